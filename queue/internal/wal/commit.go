@@ -1,0 +1,323 @@
+package wal
+
+import (
+	"fmt"
+	"path/filepath"
+	"time"
+
+	"github.com/ackwise/ackwise/internal/vfs"
+)
+
+// markDelay is how long after the last write the mark follows, so that the last group is covered.
+const markDelay = time.Second
+
+// committer is the state of the one goroutine that writes groups.
+type committer struct {
+	*Log
+	file      vfs.File
+	segment   *segment
+	written   uint64    // end of the last group written
+	durable   uint64    // what is on the disk for sure; with NoSync less than what is released
+	content   uint64    // end of the last group that has records
+	marked    uint64    // the highest mark that is itself synced
+	lastWrite time.Time // of a group with records
+	waiting   []*Group  // written and not yet released as synced, or being written; in order
+	told      int       // of them, how many are released as written
+	fatal     bool      // the failure was told
+}
+
+// run ends with Close. Without work it waits and no timer runs.
+func (c *committer) run() {
+	idle := time.NewTimer(markDelay)
+	idle.Stop()
+	armed := false
+	for {
+		var err error
+		select {
+		case <-c.kick:
+			err = c.drain()
+		case <-idle.C:
+			armed = false
+			err = c.quiet()
+		case <-c.closing:
+			c.finish()
+			return
+		}
+		if c.stopped(err) {
+			idle.Stop()
+			<-c.closing
+			c.finish()
+			return
+		}
+		if !armed && c.content > c.marked && !c.opt.NoSync {
+			idle.Reset(max(0, markDelay-time.Since(c.lastWrite)))
+			armed = true
+		}
+	}
+}
+
+// stopped tells a failure to everybody, be it err or one that Remove has met.
+func (c *committer) stopped(err error) bool {
+	if err == nil {
+		c.mu.Lock()
+		err = c.failed
+		c.mu.Unlock()
+	}
+	if err == nil {
+		return false
+	}
+	c.release(explain(err))
+	return true
+}
+
+// finish is the end: what is pending, then the mark, then the file.
+func (c *committer) finish() {
+	if !c.fatal {
+		err := c.drain()
+		if err == nil && c.content > c.marked {
+			err = c.mark()
+		}
+		if !c.stopped(err) {
+			err = c.file.Close()
+			c.stopped(err)
+			c.closeHandles()
+			return
+		}
+	}
+	_ = c.file.Close() // it has failed already, and that was told
+	c.closeHandles()
+}
+
+// drain writes the pending group, and the one that has filled meanwhile, until there is none.
+func (c *committer) drain() error {
+	for {
+		c.mu.Lock()
+		g := c.takeLocked()
+		c.mu.Unlock()
+		if g == nil {
+			return nil
+		}
+		if err := c.commit(g); err != nil {
+			return err
+		}
+	}
+}
+
+// takeLocked takes the pending group away from the callers.
+func (l *Log) takeLocked() *Group {
+	g := l.pending
+	if g == nil || l.failed != nil {
+		return nil
+	}
+	l.pending = nil
+	g.size = alignUp(uint64(len(g.buf)))
+	l.inFlight = len(g.buf)
+	l.end = g.pos + g.size
+	return g
+}
+
+// quiet is called when the timer has run out.
+func (c *committer) quiet() error {
+	switch {
+	case c.content <= c.marked:
+		return nil
+	case time.Since(c.lastWrite) >= markDelay:
+		return c.mark()
+	case c.durable < c.written: // writes go on, none of them durable: do not let them pile up
+		return c.sync()
+	}
+	return nil
+}
+
+// mark writes a group without records, for its header's sake. If a group is pending instead, that one
+// carries the mark.
+func (c *committer) mark() error {
+	if c.durable < c.written {
+		if err := c.sync(); err != nil {
+			return err
+		}
+	}
+	c.mu.Lock()
+	if c.pending == nil && c.failed == nil {
+		c.beginLocked()
+		c.pending.durable = true
+	}
+	g := c.takeLocked()
+	c.mu.Unlock()
+	if g == nil {
+		return nil
+	}
+	return c.commit(g)
+}
+
+// commit writes a group and, where it has a durable record, syncs it.
+func (c *committer) commit(g *Group) error {
+	c.waiting = append(c.waiting, g)
+	if g.segment != c.segment.info.ID {
+		if err := c.rotate(g); err != nil {
+			return err
+		}
+	}
+	carried := c.durable
+	h := groupHeader{pos: g.pos, synced: carried, count: g.count}
+	h.length = uint32(len(g.buf) - headerBytes)
+	h.put(g.buf, c.segment.seed)
+	padding := int(g.size) - len(g.buf)
+	g.buf = append(g.buf, zeros[:padding]...)
+	if _, err := c.file.WriteAt(g.buf, c.segment.offset(g.pos)); err != nil {
+		return fmt.Errorf("write group: %w", err)
+	}
+	c.written = g.pos + g.size
+	if g.count > 0 {
+		c.content = c.written
+		c.lastWrite = time.Now()
+	}
+	c.recycle(g)
+	c.release(nil)
+	// A group without records is written for its mark; with NoSync only Close does that.
+	if g.durable && (!c.opt.NoSync || g.count == 0) {
+		if err := c.sync(); err != nil {
+			return err
+		}
+		c.marked = max(c.marked, carried)
+	}
+	return nil
+}
+
+var zeros [blockBytes]byte
+
+// recycle keeps a group's buffer for the next one.
+func (c *committer) recycle(g *Group) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.spare == nil && cap(g.buf) <= keptBufferBytes {
+		c.spare = g.buf
+	}
+	g.buf = nil
+	c.inFlight = 0
+}
+
+// sync makes all that was written durable, and releases it.
+func (c *committer) sync() error {
+	if err := c.file.Sync(); err != nil {
+		return fmt.Errorf("sync segment: %w", err)
+	}
+	c.durable = c.written
+	c.release(nil)
+	return nil
+}
+
+// rotate goes on in a new segment: the old one is synced whole before the new one has a name, and the
+// new one is durable before it gets a group.
+func (c *committer) rotate(g *Group) error {
+	if c.durable < c.written {
+		if err := c.sync(); err != nil {
+			return err
+		}
+	}
+	if err := c.file.Close(); err != nil {
+		return fmt.Errorf("close segment: %w", err)
+	}
+	header := segmentHeader{c.storeID, c.epoch, g.segment, g.base, g.base}
+	f, err := createSegment(c.opt.FS, c.opt.Dir, header, nil)
+	if err != nil {
+		return err
+	}
+	c.file = f
+	s := newSegment(header)
+	c.dirSlot <- struct{}{}
+	defer func() { <-c.dirSlot }()
+	c.mu.Lock()
+	all := append(c.segments[:len(c.segments):len(c.segments)], s)
+	c.mu.Unlock()
+	if err := writeManifest(c.opt.FS, c.opt.Dir, c.manifestOf(all)); err != nil {
+		return err
+	}
+	c.mu.Lock()
+	c.segments = all
+	c.mu.Unlock()
+	c.segment = s
+	c.marked = max(c.marked, g.base)
+	return nil
+}
+
+// createSegment makes a segment file under a temporary name, lets fill write its content, syncs it,
+// and gives it its name.
+func createSegment(
+	fs vfs.FS, dir string, h segmentHeader, fill func(vfs.File) error,
+) (vfs.File, error) {
+	name := segmentName(h.number)
+	f, err := writeNew(fs, dir, name, h.encode(), fill)
+	if err != nil {
+		return nil, fmt.Errorf("write segment %s: %w", filepath.Join(dir, name), err)
+	}
+	if err := giveName(fs, dir, name); err != nil {
+		_ = f.Close() // the file is not used
+		return nil, fmt.Errorf("name segment %s: %w", filepath.Join(dir, name), err)
+	}
+	return f, nil
+}
+
+// release is the one place where anybody is told anything: the watermarks move here, groups are woken
+// here, and Options.Released is called here. With an error it is the last call.
+func (c *committer) release(err error) {
+	if c.fatal {
+		return
+	}
+	c.mu.Lock()
+	c.Log.written, c.synced = c.written, c.durable
+	if c.opt.NoSync {
+		c.synced = c.written
+	}
+	if err == nil {
+		err = c.failed
+	} else {
+		c.failed = err
+	}
+	if err != nil && c.pending != nil {
+		c.waiting = append(c.waiting, c.pending)
+		c.pending = nil
+	}
+	c.segment.info.End = c.written
+	c.segment.info.Bytes = c.segment.offset(c.written)
+	written, synced := c.Log.written, c.synced
+	c.mu.Unlock()
+	if err != nil {
+		c.fatal = true
+		c.fail(err)
+	} else {
+		c.wakeGroups(written, synced)
+	}
+	if c.opt.Released != nil {
+		c.opt.Released(written, synced, err)
+	}
+}
+
+// wakeGroups closes the channels of the groups that the watermarks have passed.
+func (c *committer) wakeGroups(written, synced uint64) {
+	for c.told < len(c.waiting) && c.waiting[c.told].End() <= written {
+		close(c.waiting[c.told].written)
+		c.told++
+	}
+	n := 0
+	for n < c.told && c.waiting[n].End() <= synced {
+		close(c.waiting[n].synced)
+		n++
+	}
+	c.told -= n
+	rest := copy(c.waiting, c.waiting[n:])
+	clear(c.waiting[rest:])
+	c.waiting = c.waiting[:rest]
+}
+
+// fail tells every waiter. Synced is closed first, so that one who waits for Written sees the error.
+func (c *committer) fail(err error) {
+	for i, g := range c.waiting {
+		g.err = err
+		close(g.synced)
+		if i >= c.told {
+			close(g.written)
+		}
+	}
+	c.waiting, c.told = nil, 0
+}

@@ -1,0 +1,170 @@
+package wal
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"github.com/ackwise/ackwise/internal/vfs"
+)
+
+const (
+	manifestName  = "segments"
+	manifestMagic = "ackwseg\n"
+	manifestHead  = 32 // bytes before the entries
+	manifestEntry = 32 // bytes of an entry
+	segmentSuffix = ".log"
+	tempSuffix    = ".tmp"
+)
+
+// manifest is the content of the file "segments": which segment files belong to the log. Without it,
+// a missing last file could not be told from one that never was, and the end of a sealed one whose
+// successor is freed would be unknown.
+type manifest struct {
+	storeID  [16]byte
+	segments []manifestSegment // sorted by number; the last one is open: its end is 0
+}
+
+type manifestSegment struct {
+	id        SegmentID
+	epoch     uint64
+	base, end uint64
+}
+
+func segmentName(id SegmentID) string { return fmt.Sprintf("%012d%s", uint64(id), segmentSuffix) }
+
+// parseSegmentName is the inverse of segmentName.
+func parseSegmentName(name string) (SegmentID, bool) {
+	digits, ok := strings.CutSuffix(name, segmentSuffix)
+	if !ok {
+		return 0, false
+	}
+	id, err := strconv.ParseUint(digits, 10, 64)
+	if err != nil || segmentName(SegmentID(id)) != name {
+		return 0, false
+	}
+	return SegmentID(id), true
+}
+
+func (m manifest) encode() []byte {
+	b := make([]byte, manifestHead, manifestHead+manifestEntry*len(m.segments)+4)
+	copy(b, manifestMagic)
+	binary.LittleEndian.PutUint32(b[8:], formatVersion)
+	binary.LittleEndian.PutUint32(b[12:], uint32(len(m.segments)))
+	copy(b[16:], m.storeID[:])
+	for _, s := range m.segments {
+		b = binary.LittleEndian.AppendUint64(b, uint64(s.id))
+		b = binary.LittleEndian.AppendUint64(b, s.epoch)
+		b = binary.LittleEndian.AppendUint64(b, s.base)
+		b = binary.LittleEndian.AppendUint64(b, s.end)
+	}
+	return binary.LittleEndian.AppendUint32(b, crc32.Checksum(b, castagnoli))
+}
+
+func decodeManifest(name string, b []byte) (manifest, error) {
+	var m manifest
+	if len(b) < manifestHead+4 || string(b[:8]) != manifestMagic {
+		return m, errors.New("not a list of segments")
+	}
+	if v := binary.LittleEndian.Uint32(b[8:]); v > formatVersion {
+		return m, &FormatError{File: name, Found: v, Supported: formatVersion}
+	}
+	body := b[:len(b)-4]
+	if binary.LittleEndian.Uint32(b[len(b)-4:]) != crc32.Checksum(body, castagnoli) {
+		return m, errors.New("the checksum of the list of segments does not match")
+	}
+	count := int(binary.LittleEndian.Uint32(b[12:]))
+	if count == 0 || count != (len(body)-manifestHead)/manifestEntry {
+		return m, errors.New("the list of segments has another length than it says")
+	}
+	copy(m.storeID[:], b[16:32])
+	for e := body[manifestHead:]; len(e) >= manifestEntry; e = e[manifestEntry:] {
+		m.segments = append(m.segments, manifestSegment{
+			id:    SegmentID(binary.LittleEndian.Uint64(e)),
+			epoch: binary.LittleEndian.Uint64(e[8:]),
+			base:  binary.LittleEndian.Uint64(e[16:]),
+			end:   binary.LittleEndian.Uint64(e[24:]),
+		})
+	}
+	return m, nil
+}
+
+// readFile reads a whole file.
+func readFile(fs vfs.FS, name string) (b []byte, err error) {
+	f, err := fs.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	size, err := f.Size()
+	if err != nil {
+		return nil, err
+	}
+	b = make([]byte, size)
+	if _, err := f.ReadAt(b, 0); err != nil {
+		return nil, err
+	}
+	return b, nil
+}
+
+// writeNew makes a synced file under a temporary name, whose first bytes are head and whose rest is
+// written by fill, which may be nil. Where it fails, nothing has changed.
+func writeNew(
+	fs vfs.FS, dir, name string, head []byte, fill func(vfs.File) error,
+) (f vfs.File, err error) {
+	temp := filepath.Join(dir, name+tempSuffix)
+	f, err = fs.Create(temp)
+	if errors.Is(err, os.ErrExist) { // left by an attempt that failed half way
+		if err = fs.Remove(temp); err == nil {
+			f, err = fs.Create(temp)
+		}
+	}
+	if err != nil {
+		return nil, err
+	}
+	_, err = f.WriteAt(head, 0)
+	if err == nil && fill != nil {
+		err = fill(f)
+	}
+	if err == nil {
+		err = f.Sync()
+	}
+	if err != nil {
+		return nil, errors.Join(err, f.Close(), fs.Remove(temp))
+	}
+	return f, nil
+}
+
+// giveName renames a temporary file to its name and syncs the directory.
+func giveName(fs vfs.FS, dir, name string) error {
+	path := filepath.Join(dir, name)
+	if err := fs.Rename(path+tempSuffix, path); err != nil {
+		return err
+	}
+	return fs.SyncDir(dir)
+}
+
+// unsettled wraps a failure after which the directory may show the old or the new list.
+type unsettled struct{ error }
+
+func (u unsettled) Unwrap() error { return u.error }
+
+// writeManifest replaces the list of segments.
+func writeManifest(fs vfs.FS, dir string, m manifest) error {
+	f, err := writeNew(fs, dir, manifestName, m.encode(), nil)
+	if err != nil {
+		return fmt.Errorf("write the list of segments: %w", err)
+	}
+	if err := f.Close(); err != nil {
+		return fmt.Errorf("close the list of segments: %w", unsettled{err})
+	}
+	if err := giveName(fs, dir, manifestName); err != nil {
+		return fmt.Errorf("rename the list of segments: %w", unsettled{err})
+	}
+	return nil
+}

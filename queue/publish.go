@@ -1,0 +1,231 @@
+package queue
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/ackwise/ackwise"
+	"github.com/ackwise/ackwise/internal/nearest"
+	"github.com/ackwise/ackwise/queue/internal/state"
+	"github.com/ackwise/ackwise/queue/internal/wal"
+)
+
+// maxPendingBytes is how much may wait for a slow disk before publish pushes back.
+const maxPendingBytes = 256 << 20
+
+var _ ackwise.Sink = (*Store)(nil)
+
+// Features implements ackwise.Sink.
+func (s *Store) Features() ackwise.SinkFeatures {
+	return ackwise.SinkFeatures{KeyRunSafe: true, Dedup: true, MaxBatch: s.opt.MaxBatch,
+		MaxBodyBytes: s.opt.MaxBodyBytes}
+}
+
+// Publish implements ackwise.Sink: it accepts each message by itself, in order, and returns when
+// all that were accepted are synced. Refusals are ErrFull (retryable), *ackwise.InvalidError,
+// *ackwise.NotFoundError, ErrTooLarge and ErrIDConflict (rejected). When ctx ends first, what may
+// have been accepted is ResultUnknown: publish it again with the same ID.
+func (s *Store) Publish(ctx context.Context, msgs []ackwise.Message) []ackwise.Result {
+	return s.Schedule(ctx, 0, msgs)
+}
+
+// Schedule is Publish for messages that take their place in the topic after delay.
+func (s *Store) Schedule(ctx context.Context, delay time.Duration,
+	msgs []ackwise.Message) []ackwise.Result {
+	results := make([]ackwise.Result, len(msgs))
+	if err := s.checkBatch(msgs); err != nil {
+		for i := range results {
+			results[i] = refused(ackwise.ResultRejected, msgs[i].ID, err)
+		}
+		return results
+	}
+	s.mu.Lock()
+	var group *wal.Group
+	now := s.clock.now()
+	for i := range msgs {
+		if ctx.Err() != nil {
+			results[i] = refused(ackwise.ResultNotAttempted, msgs[i].ID, context.Cause(ctx))
+			continue
+		}
+		var g *wal.Group
+		if results[i], g = s.publishOne(now, delay, &msgs[i]); g != nil {
+			group = g
+		}
+	}
+	s.unlock()
+	if group == nil {
+		return results
+	}
+	var failed error
+	select {
+	case <-group.Synced():
+		failed = group.Err()
+	case <-ctx.Done():
+		failed = context.Cause(ctx)
+	}
+	for i := range results {
+		if results[i].Class != ackwise.ResultAccepted {
+			continue
+		}
+		if failed != nil {
+			results[i] = refused(ackwise.ResultUnknown, results[i].ID, failed)
+			continue
+		}
+		s.observe(ackwise.Event{Kind: "published", Pipeline: msgs[i].Topic, ID: results[i].ID,
+			Key: msgs[i].Key})
+	}
+	return results
+}
+
+// checkBatch reports why a whole batch is refused.
+func (s *Store) checkBatch(msgs []ackwise.Message) error {
+	if len(msgs) > s.opt.MaxBatch {
+		return fmt.Errorf("a batch of %d messages, at most %d are allowed: %w",
+			len(msgs), s.opt.MaxBatch, ackwise.ErrTooLarge)
+	}
+	bytes := 0
+	for i := range msgs {
+		bytes += len(msgs[i].Body)
+	}
+	if bytes > s.opt.MaxBatchBytes {
+		return fmt.Errorf("a batch of %d bytes, at most %d are allowed: %w",
+			bytes, s.opt.MaxBatchBytes, ackwise.ErrTooLarge)
+	}
+	return nil
+}
+
+func refused(class ackwise.ResultClass, id string, err error) ackwise.Result {
+	return ackwise.Result{Class: class, ID: id, Err: err}
+}
+
+// publishOne accepts or refuses one message. The result holds once the returned group is synced. The
+// caller holds mu.
+func (s *Store) publishOne(now int64, delay time.Duration, m *ackwise.Message) (
+	ackwise.Result, *wal.Group) {
+	if err := s.usable(); err != nil {
+		return refused(ackwise.ResultRetryable, m.ID, err), nil
+	}
+	t, class, err := s.admit(m)
+	if err != nil {
+		return refused(class, m.ID, err), nil
+	}
+	r := &state.Publish{Now: now, Topic: t.ID, Given: m.ID != "", Message: *m}
+	if delay > 0 {
+		r.Due = now + delay.Milliseconds()
+	}
+	if r.Given {
+		pos, seen, same, full := t.Repeat(now, m)
+		switch {
+		case seen && !same:
+			return refused(ackwise.ResultRejected, m.ID, fmt.Errorf("message %q: %w", m.ID,
+				ackwise.ErrIDConflict)), nil
+		case seen:
+			// The sync that covers this record covers the first copy too.
+			again := &state.ProducedAgain{Topic: t.ID, Count: 1}
+			if err := s.st.Do(again); err != nil {
+				return refused(ackwise.ResultRetryable, m.ID, err), nil
+			}
+			return ackwise.Result{Class: ackwise.ResultAccepted, ID: m.ID,
+				Position: position(pos), Duplicate: true}, s.append([]state.Record{again}, true)
+		case full:
+			return refused(ackwise.ResultRetryable, m.ID, fmt.Errorf(
+				"topic %s remembers %d IDs, its bound (MaxDedupIDs): %w", t.Name,
+				t.Config.MaxDedupIDs, ackwise.ErrFull)), nil
+		}
+	} else {
+		r.Message.ID = ackwise.NewID(s.clock.wall(now))
+	}
+	return s.accept(r)
+}
+
+// accept appends a message to the log and to the state. The caller holds mu.
+func (s *Store) accept(r *state.Publish) (ackwise.Result, *wal.Group) {
+	s.buf = r.Append(s.buf[:0])
+	s.records = append(s.records[:0], wal.Record{Type: r.Type(), Payload: s.buf})
+	group := s.log.Append(s.records, true)
+	if err := group.Err(); err != nil {
+		return refused(ackwise.ResultRetryable, r.Message.ID, err), nil
+	}
+	pos := s.records[0].Pos
+	if err := s.st.ApplyPublish(r, pos, len(s.buf)); err != nil {
+		return refused(ackwise.ResultRejected, r.Message.ID, err), nil
+	}
+	return ackwise.Result{Class: ackwise.ResultAccepted, ID: r.Message.ID,
+		Position: position(pos)}, group
+}
+
+// admit reports why a message is refused before its ID is looked at. The caller holds mu.
+func (s *Store) admit(m *ackwise.Message) (*state.Topic, ackwise.ResultClass, error) {
+	if err := m.Validate(); err != nil {
+		return nil, ackwise.ResultRejected, err
+	}
+	if len(m.Body) > s.opt.MaxBodyBytes {
+		return nil, ackwise.ResultRejected, fmt.Errorf(
+			"a body of %d bytes, at most %d are allowed (MaxBodyBytes): %w",
+			len(m.Body), s.opt.MaxBodyBytes, ackwise.ErrTooLarge)
+	}
+	t, err := s.topic(m.Topic)
+	if err != nil {
+		return nil, ackwise.ResultRejected, err
+	}
+	messages, bytes := t.Kept()
+	full := func(what string, bound any) error {
+		return fmt.Errorf("topic %s is at its bound of %v %s: %w", t.Name, bound, what,
+			ackwise.ErrFull)
+	}
+	switch {
+	case messages >= int64(t.Config.MaxMessages):
+		return nil, ackwise.ResultRetryable, full("messages", t.Config.MaxMessages)
+	case bytes+int64(len(m.Body)) > t.Config.MaxBytes:
+		return nil, ackwise.ResultRetryable, full("bytes", t.Config.MaxBytes)
+	case s.log.PendingBytes() > maxPendingBytes:
+		return nil, ackwise.ResultRetryable, fmt.Errorf(
+			"%d bytes wait for the disk: %w", s.log.PendingBytes(), ackwise.ErrFull)
+	}
+	if sub, over := t.ParkedFull(m.Key); over {
+		return nil, ackwise.ResultRetryable, fmt.Errorf(
+			"the key is parked on %s/%s, whose quota of parked messages is reached: %w",
+			t.Name, sub, ackwise.ErrFull)
+	}
+	return t, ackwise.ResultAccepted, nil
+}
+
+// topic finds a topic by name. The caller holds mu.
+func (s *Store) topic(name string) (*state.Topic, error) {
+	if t := s.st.Topic(name); t != nil {
+		return t, nil
+	}
+	if err := ackwise.ValidateName("topic", name); err != nil {
+		return nil, err
+	}
+	var names []string
+	for _, t := range s.st.Topics() {
+		names = append(names, t.Name)
+	}
+	return nil, &ackwise.NotFoundError{Kind: "topic", Name: name,
+		Nearest: nearest.Of(name, names)}
+}
+
+// subscription finds a subscription by names. The caller holds mu.
+func (s *Store) subscription(topic, name string) (*state.Sub, error) {
+	if err := s.usable(); err != nil {
+		return nil, err
+	}
+	t, err := s.topic(topic)
+	if err != nil {
+		return nil, err
+	}
+	if q := t.Sub(name); q != nil {
+		return q, nil
+	}
+	if err := ackwise.ValidateName("subscription", name); err != nil {
+		return nil, err
+	}
+	var names []string
+	for _, q := range t.Subs {
+		names = append(names, q.Name)
+	}
+	return nil, &ackwise.NotFoundError{Kind: "subscription", Name: topic + "/" + name,
+		Nearest: nearest.Of(name, names)}
+}

@@ -1,0 +1,389 @@
+package queue
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/ackwise/ackwise"
+	"github.com/ackwise/ackwise/queue/internal/state"
+	"github.com/ackwise/ackwise/queue/internal/wal"
+)
+
+// Receiver is a consumer's session on a subscription, an ackwise.Source.
+type Receiver struct {
+	store   *Store
+	opt     ReceiverOptions
+	session *state.Session // its fields are guarded by store.mu
+	sub     *state.Sub     // likewise
+	lease   time.Duration
+	name    string // TOPIC/SUBSCRIPTION
+}
+
+var _ ackwise.Source = (*Receiver)(nil)
+
+// Receiver opens a consumer's session on a subscription, or takes up the one that o.Session names.
+func (s *Store) Receiver(ctx context.Context, topic, sub string, o ReceiverOptions) (
+	*Receiver, error) {
+	setDefault(&o.MaxInFlight, 10_000)
+	setDefault(&o.Name, s.opt.Process)
+	setDefault(&o.Session, ackwise.NewID(time.Now()))
+	err := errors.Join(atLeast("MaxInFlight", o.MaxInFlight, 1),
+		atLeast("Lease", o.Lease, 0), ackwise.ValidateID(o.Session))
+	if err != nil {
+		return nil, err
+	}
+	if err := ctx.Err(); err != nil {
+		return nil, context.Cause(ctx)
+	}
+	s.mu.Lock()
+	q, err := s.subscription(topic, sub)
+	if err != nil {
+		s.mu.Unlock()
+		return nil, err
+	}
+	r := &Receiver{store: s, opt: o, sub: q, name: topic + "/" + sub, lease: o.Lease}
+	setDefault(&r.lease, time.Duration(q.Config.LeaseMillis)*time.Millisecond)
+	if r.session = s.st.Session(o.Session); r.session != nil {
+		defer s.unlock()
+		if r.session.Sub != q {
+			return nil, &ackwise.InvalidError{Field: "session", Value: o.Session,
+				Reason: "it is open on another subscription"}
+		}
+		r.session.Connected = true
+		return r, nil
+	}
+	open := &state.OpenSession{Now: s.clock.now(), ID: s.st.NextID(), Sub: q.ID, Word: o.Session,
+		Name: o.Name, Foreign: o.Foreign, Process: o.Process}
+	group, err := s.do(open, false)
+	if err == nil {
+		r.session = s.st.Session(o.Session)
+		r.session.Connected = true
+	}
+	s.unlock()
+	if err == nil {
+		err = wait(group, false)
+	}
+	return r, err
+}
+
+// do applies records that the caller made and appends them. The caller holds mu.
+func (s *Store) do(r state.Record, durable bool) (*wal.Group, error) {
+	if err := s.usable(); err != nil {
+		return nil, err
+	}
+	if err := s.st.Do(r); err != nil {
+		return nil, err
+	}
+	return s.append([]state.Record{r}, durable), nil
+}
+
+// Session returns the session's name, with which another Receiver can take it up again.
+func (r *Receiver) Session() string { return r.opt.Session }
+
+// Features implements ackwise.Source.
+func (r *Receiver) Features() ackwise.Features {
+	f := ackwise.Features{Lease: r.lease, Extend: true, MaxNackDelay: maxDelay, Dead: true,
+		Counts: true, Causes: true, MaxBatch: r.store.opt.MaxBatch}
+	if r.sub.Config.Ordered {
+		f.Order, f.KeyRuns = ackwise.OrderKey, true
+	}
+	return f
+}
+
+// maxDelay is the longest delay of a nack, a snooze or a schedule.
+const maxDelay = 10 * 365 * 24 * time.Hour
+
+// Receive implements ackwise.Source. Messages come in the order of the log. A message whose body
+// can no longer be read becomes a dead letter with that reason, and the others go on.
+func (r *Receiver) Receive(ctx context.Context, max int) ([]*ackwise.Delivery, error) {
+	if max < 1 {
+		return nil, &ackwise.InvalidError{Field: "max", Reason: "at least one is needed"}
+	}
+	for {
+		out, group, ready, err := r.claim(ctx, max)
+		switch {
+		case err != nil:
+			return nil, err
+		case group != nil:
+			if err := wait(group, false); err != nil {
+				return nil, err
+			}
+			if ds, err := r.deliveries(out); err != nil || len(ds) > 0 {
+				return ds, err
+			}
+			continue
+		case ready == nil: // the line moved on, with nothing to hand out yet
+			continue
+		}
+		select {
+		case <-ready.ready:
+		case <-ctx.Done():
+			r.unwait(ready)
+			return nil, context.Cause(ctx)
+		}
+	}
+}
+
+// claim hands out what it can, or registers to be told when it can.
+func (r *Receiver) claim(ctx context.Context, max int) (
+	[]state.HandOut, *wal.Group, *waiter, error) {
+	s := r.store
+	s.mu.Lock()
+	defer s.unlock()
+	if err := r.usable(); err != nil {
+		return nil, nil, nil, err
+	}
+	if err := ctx.Err(); err != nil {
+		return nil, nil, nil, context.Cause(ctx)
+	}
+	max = min(max, s.opt.MaxBatch, r.opt.MaxInFlight-r.session.InFlight)
+	if max > 0 {
+		records, out := s.st.HandOut(s.clock.now(), state.Ask{Session: r.session, Max: max,
+			MaxBytes: s.opt.MaxBatchBytes, Lease: r.lease.Milliseconds(), Synced: s.log.Synced()})
+		if len(records) > 0 {
+			group := s.append(records, false)
+			s.st.Touch(r.sub)
+			if len(out) == 0 {
+				group = nil
+			}
+			return out, group, nil, nil
+		}
+	}
+	w := &waiter{session: r.session, max: r.opt.MaxInFlight, ready: make(chan struct{})}
+	s.waiters[r.sub] = append(s.waiters[r.sub], w)
+	s.st.Touch(r.sub)
+	return nil, nil, w, nil
+}
+
+// usable reports why the receiver can do nothing any more. The caller holds mu.
+func (r *Receiver) usable() error {
+	if err := r.store.usable(); err != nil {
+		return err
+	}
+	if r.store.st.Session(r.opt.Session) != r.session {
+		return fmt.Errorf("session %s on %s: %w", r.opt.Session, r.name, ackwise.ErrClosed)
+	}
+	return nil
+}
+
+// unwait takes a waiter back. If it was told already, the next one is.
+func (r *Receiver) unwait(w *waiter) {
+	s := r.store
+	s.mu.Lock()
+	defer s.unlock()
+	for i, other := range s.waiters[r.sub] {
+		if other == w {
+			s.removeWaiter(r.sub, i)
+			break
+		}
+	}
+	s.st.Touch(r.sub)
+}
+
+// deliveries reads the bodies of what was handed out.
+func (r *Receiver) deliveries(out []state.HandOut) ([]*ackwise.Delivery, error) {
+	s := r.store
+	positions := make([]uint64, len(out))
+	for i := range out {
+		positions[i] = out[i].Pos
+	}
+	messages, faults, err := s.readMessages(positions)
+	if err != nil {
+		return nil, err
+	}
+	deadline := s.clock.wall(s.clock.now()).Add(r.lease)
+	ds := make([]*ackwise.Delivery, 0, len(out))
+	topic := r.sub.Topic.Name
+	number := s.storeNumber()
+	for i := range out {
+		o := &out[i]
+		tok := token{store: number, sub: r.sub.ID, seq: o.Seq, gen: o.Gen}.encode()
+		if faults[i] != nil {
+			r.bury(tok, faults[i])
+			continue
+		}
+		messages[i].Topic = topic
+		d := &ackwise.Delivery{Message: messages[i], Attempt: o.Counts.HandOuts,
+			Counts: o.Counts, Cause: o.Cause, History: o.History, Token: tok,
+			Deadline: deadline, Position: position(o.Pos), Epoch: o.Epoch, Suspect: o.Suspect}
+		ds = append(ds, d)
+		s.observe(ackwise.Event{Kind: "handed-out", Pipeline: r.name, ID: d.ID, Key: d.Key,
+			Attempt: d.Attempt, Cause: d.Cause})
+	}
+	return ds, nil
+}
+
+// bury makes a message that can no longer be read a dead letter.
+func (r *Receiver) bury(tok ackwise.LeaseToken, fault error) {
+	r.store.opt.Logger.Error("unreadable message", "subscription", r.name, "err", fault)
+	r.Settle(context.Background(), []ackwise.Settlement{{Token: tok,
+		Outcome: ackwise.OutcomeDead, Reason: fault.Error()}})
+}
+
+// Settle implements ackwise.Source. It returns when the settlements survive a killed process, and
+// when dead letters and drops (with SyncAcks: all) are synced. A late ack, nack, dead or drop
+// counts while nobody else holds the message; a late ack that is refused is remembered as ack-lost.
+func (r *Receiver) Settle(ctx context.Context, ss []ackwise.Settlement) []ackwise.SettleResult {
+	s := r.store
+	results := make([]ackwise.SettleResult, len(ss))
+	s.mu.Lock()
+	durable := r.opt.SyncAcks
+	var records []state.Record
+	for i := range ss {
+		var made []state.Record
+		made, results[i] = s.settleOne(r, &ss[i])
+		records = append(records, made...)
+		if o := ss[i].Outcome; len(made) > 0 &&
+			(o == ackwise.OutcomeDead || o == ackwise.OutcomeDrop) {
+			durable = true
+		}
+	}
+	var group *wal.Group
+	if len(records) > 0 {
+		group = s.append(records, durable)
+		s.st.Touch(r.sub)
+	}
+	s.unlock()
+	if group == nil {
+		return results
+	}
+	released := group.Written()
+	if durable {
+		released = group.Synced()
+	}
+	var failed error
+	select {
+	case <-released:
+		failed = group.Err()
+	case <-ctx.Done():
+		failed = context.Cause(ctx)
+	}
+	for i := range results {
+		if failed != nil && results[i].Err == nil {
+			results[i] = ackwise.SettleResult{Err: fmt.Errorf("settle: %w", failed)}
+		}
+		s.observe(ackwise.Event{Kind: "settled", Pipeline: r.name, Outcome: ss[i].Outcome,
+			Err: results[i].Err})
+	}
+	return results
+}
+
+// settleOne carries out one settlement in the state. r is nil in a transaction, which may settle
+// deliveries of any subscription. The caller holds mu.
+func (s *Store) settleOne(r *Receiver, st *ackwise.Settlement) (
+	[]state.Record, ackwise.SettleResult) {
+	if err := s.usable(); err != nil {
+		return nil, ackwise.SettleResult{Err: err}
+	}
+	tok, err := decodeToken(st.Token)
+	if err == nil && tok.store != s.storeNumber() {
+		err = ackwise.ErrBadToken
+	}
+	if err == nil && st.Outcome == ackwise.OutcomeDrop && st.Reason == "" {
+		err = &ackwise.InvalidError{Field: "reason", Reason: "a drop needs one"}
+	}
+	if err == nil && (st.Delay < 0 || st.Delay > maxDelay) {
+		err = &ackwise.InvalidError{Field: "delay", Value: st.Delay.String(),
+			Reason: fmt.Sprintf("it must be between 0 and %s", maxDelay)}
+	}
+	if err != nil {
+		return nil, ackwise.SettleResult{Err: err}
+	}
+	q := s.st.SubByID(tok.sub)
+	if q == nil || r != nil && q != r.sub {
+		return nil, ackwise.SettleResult{Err: ackwise.ErrBadToken}
+	}
+	now, delay := s.clock.now(), st.Delay
+	if st.Outcome == ackwise.OutcomeExtend && delay == 0 {
+		delay = time.Duration(q.Config.LeaseMillis) * time.Millisecond
+		if r != nil {
+			delay = r.lease
+		}
+	}
+	until := now + delay.Milliseconds()
+	records, already, err := s.st.Settle(now, q, tok.seq, tok.gen, *st, until)
+	result := ackwise.SettleResult{Err: err, Already: already}
+	if err == nil && st.Outcome == ackwise.OutcomeExtend {
+		result.Deadline = s.clock.wall(until)
+	}
+	return records, result
+}
+
+// Keep gives back every hand-out of the session whose token is not in held: they never reached the
+// consumer. They are handed out again with cause released, and spend nothing. A client calls it
+// after an interrupted Receive, and when it takes its session up again.
+func (r *Receiver) Keep(ctx context.Context, held []ackwise.LeaseToken) error {
+	s := r.store
+	keep := make(map[uint64]bool, len(held))
+	for _, h := range held {
+		if tok, err := decodeToken(h); err == nil {
+			keep[tok.gen] = true
+		}
+	}
+	s.mu.Lock()
+	if err := r.usable(); err != nil {
+		s.mu.Unlock()
+		return err
+	}
+	var records []state.Record
+	now := s.clock.now()
+	s.st.Held(r.session, func(seq, gen uint64) {
+		if keep[gen] {
+			return
+		}
+		made, _, err := s.st.Settle(now, r.sub, seq, gen,
+			ackwise.Settlement{Outcome: ackwise.OutcomeRelease}, 0)
+		if err == nil {
+			records = append(records, made...)
+		}
+	})
+	if len(records) == 0 {
+		s.unlock()
+		return nil
+	}
+	group := s.append(records, false)
+	s.st.Touch(r.sub)
+	s.unlock()
+	return wait(group, false)
+}
+
+// Close ends the session in good order: what it holds is handed out again, cause rebalanced.
+func (r *Receiver) Close() error { return r.end(state.EndRebalanced) }
+
+// Lost ends the session as one whose consumer died: what it holds is handed out again, cause
+// consumer-lost. A server calls it when a consumer's connection closes without a word.
+func (r *Receiver) Lost() error { return r.end(state.EndLost) }
+
+func (r *Receiver) end(how state.End) error {
+	s := r.store
+	s.mu.Lock()
+	if r.usable() != nil { // ended before, or its store
+		s.mu.Unlock()
+		return nil
+	}
+	group, err := s.do(&state.EndSession{Now: s.clock.now(), ID: r.session.ID, How: how}, false)
+	for _, w := range s.waiters[r.sub] {
+		if w.session == r.session {
+			close(w.ready)
+			w.session = nil
+		}
+	}
+	s.dropEnded(r.sub)
+	s.st.Touch(r.sub)
+	s.unlock()
+	if err != nil {
+		return err
+	}
+	return wait(group, false)
+}
+
+// dropEnded forgets the waiters of a session that ended. The caller holds mu.
+func (s *Store) dropEnded(q *state.Sub) {
+	for i := len(s.waiters[q]) - 1; i >= 0; i-- {
+		if s.waiters[q][i].session == nil {
+			s.removeWaiter(q, i)
+		}
+	}
+}
