@@ -36,6 +36,9 @@ type Options struct {
 	MaxBatch int
 	// MaxBatchBytes bounds the bytes of one Publish. Default: 16 MiB.
 	MaxBatchBytes int
+	// MinFreeBytes is what publish leaves free on the disk, so that settlements and checkpoints
+	// still have room: with less, it is refused with ErrFull. Default: 16 MiB.
+	MinFreeBytes int64
 	// MaxTableBytes bounds the bytes of all tables together. Default: 64 MiB.
 	MaxTableBytes int
 	// Logger gets what an operator should see. Default: nothing is logged.
@@ -55,6 +58,7 @@ func (o *Options) fill() error {
 	setDefault(&o.MaxBodyBytes, 1<<20)
 	setDefault(&o.MaxBatch, 4096)
 	setDefault(&o.MaxBatchBytes, 16<<20)
+	setDefault(&o.MinFreeBytes, 16<<20)
 	setDefault(&o.MaxTableBytes, 64<<20)
 	setDefault(&o.Process, ProcessID(0))
 	if o.Logger == nil {
@@ -66,6 +70,7 @@ func (o *Options) fill() error {
 		atLeast("MaxBodyBytes", o.MaxBodyBytes, 1),
 		atLeast("MaxBatch", o.MaxBatch, 1),
 		atLeast("MaxBatchBytes", o.MaxBatchBytes, o.MaxBodyBytes),
+		atLeast("MinFreeBytes", o.MinFreeBytes, 0),
 		atLeast("MaxTableBytes", o.MaxTableBytes, 0),
 	)
 }

@@ -179,6 +179,9 @@ func (s *Store) admit(m *ackwise.Message) (*state.Topic, ackwise.ResultClass, er
 		return nil, ackwise.ResultRetryable, full("messages", t.Config.MaxMessages)
 	case bytes+int64(len(m.Body)) > t.Config.MaxBytes:
 		return nil, ackwise.ResultRetryable, full("bytes", t.Config.MaxBytes)
+	case s.free-int64(s.log.PendingBytes()+len(m.Body)) < s.opt.MinFreeBytes:
+		return nil, ackwise.ResultRetryable, fmt.Errorf("the disk has %d bytes free, and %d are "+
+			"left for settlements (MinFreeBytes): %w", s.free, s.opt.MinFreeBytes, ackwise.ErrFull)
 	case s.log.PendingBytes() > maxPendingBytes:
 		return nil, ackwise.ResultRetryable, fmt.Errorf(
 			"%d bytes wait for the disk: %w", s.log.PendingBytes(), ackwise.ErrFull)

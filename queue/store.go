@@ -21,7 +21,7 @@ type Store struct {
 	dir   string
 	opt   Options
 	fs    vfs.FS
-	lock  *lockfile.Lock
+	lock  *lockfile.Lock // nil = the file system is not shared
 	log   *wal.Log
 	clock clock
 
@@ -40,6 +40,7 @@ type Store struct {
 	tickAt   int64        // what the tick loop waits for; 0 = nothing
 	marks    []mark       // the checkpoints on disk, oldest first
 	grown    uint64       // the log's end at the last checkpoint
+	free     int64        // bytes free on the disk after the last sync
 	fatal    error
 	isClosed bool
 }
@@ -65,14 +66,25 @@ func Open(dir string, o Options) (*Store, error) {
 	if err != nil {
 		return nil, lockedError(dir, err)
 	}
-	s := &Store{dir: dir, opt: o, fs: vfs.OS{}, lock: lock, kick: make(chan struct{}, 1),
+	s, err := openOn(vfs.OS{}, dir, o)
+	if err != nil {
+		return nil, errors.Join(err, lock.Release())
+	}
+	s.lock = lock
+	return s, nil
+}
+
+// openOn opens the store in a directory of a file system; the directory is there and is ours.
+func openOn(fs vfs.FS, dir string, o Options) (*Store, error) {
+	s := &Store{dir: dir, opt: o, fs: fs, kick: make(chan struct{}, 1),
 		checkpoint: make(chan struct{}, 1), waiters: make(map[*state.Sub][]*waiter)}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	if err := s.recover(); err != nil {
+		s.cancel()
 		if s.log != nil {
 			err = errors.Join(err, s.log.Close())
 		}
-		return nil, errors.Join(err, lock.Release())
+		return nil, err
 	}
 	s.wg.Go(s.tickLoop)       // ends with ctx
 	s.wg.Go(s.checkpointLoop) // ends with ctx
@@ -106,6 +118,9 @@ func (s *Store) recover() error {
 	s.opt.Logger.Info("opened", "dir", s.dir, "from", from, "records", replayed,
 		"torn_bytes", recovery.Torn)
 	s.clock = newClock(s.st.Now)
+	if s.free, err = log.FreeBytes(); err != nil {
+		return fmt.Errorf("ask for free space: %w", err)
+	}
 	return s.beginTerm()
 }
 
@@ -160,7 +175,11 @@ func (s *Store) Close() error {
 	if fatal == nil {
 		err = s.takeCheckpoint()
 	}
-	return errors.Join(err, s.log.Close(), s.lock.Release())
+	err = errors.Join(err, s.log.Close())
+	if s.lock != nil {
+		err = errors.Join(err, s.lock.Release())
+	}
+	return err
 }
 
 // Dir returns the directory.
@@ -256,7 +275,11 @@ func (s *Store) wakeAll() {
 // released is called by the log, from its one place that releases, after each write and each sync.
 // A failed one is final: the store stops, and is opened again from the disk.
 func (s *Store) released(written, synced uint64, err error) {
+	free, freeErr := s.log.FreeBytes()
 	s.mu.Lock()
+	if freeErr == nil {
+		s.free = free
+	}
 	if err != nil {
 		s.fatal = fmt.Errorf("%w: %w", ErrFatal, err)
 		s.wakeAll()

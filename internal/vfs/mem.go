@@ -126,6 +126,9 @@ func (m *Mem) Rename(from, to string) error {
 	if n == nil {
 		return pathError("rename", from, fs.ErrNotExist)
 	}
+	if old := d.names[filepath.Base(to)]; old != nil && old != n {
+		m.used -= int64(len(old.data))
+	}
 	d.apply(memOp{name: filepath.Base(to), node: n, gone: base})
 	return nil
 }

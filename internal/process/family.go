@@ -1,0 +1,140 @@
+package process
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"runtime"
+	"sync"
+	"syscall"
+)
+
+// family starts child processes that do not outlive this one, however it ends. Two things see to
+// that: the kernel kills a child when the thread that started it ends (Linux only, and not the
+// child's own children), and the guard, a small shell, kills the groups that are left when its
+// standard input, a pipe that only this process holds, is closed.
+type family struct {
+	requests chan startRequest
+	guard    *exec.Cmd
+	wg       sync.WaitGroup // the starter goroutine and every waiting one
+
+	mu      sync.Mutex     // guards guardIn
+	guardIn io.WriteCloser // lines "+ group" and "- group"
+}
+
+type startRequest struct {
+	cmd   *exec.Cmd
+	reply chan error
+}
+
+// guardScript keeps the list of groups and kills what is left of them at the end of its input.
+const guardScript = `l=' '
+while read -r op g; do
+case $op in
++) l="$l$g " ;;
+-) l="${l%% $g *} ${l#* $g }" ;;
+esac
+done
+for g in $l; do kill -s KILL -- "-$g"; done`
+
+func newFamily() (*family, error) {
+	f := &family{requests: make(chan startRequest)}
+	f.guard = exec.Command("sh", "-c", guardScript)
+	f.guard.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // a terminal's Ctrl-C is not for it
+	in, err := f.guard.StdinPipe()
+	if err != nil {
+		return nil, fmt.Errorf("start the guard of handler processes: %w", err)
+	}
+	if err := f.guard.Start(); err != nil {
+		return nil, fmt.Errorf("start the guard of handler processes: %w", err)
+	}
+	f.guardIn = in
+	f.wg.Go(f.starter) // ends with close
+	return f, nil
+}
+
+// starter starts every child from one thread that lives as long as the family.
+func (f *family) starter() {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	for r := range f.requests {
+		r.reply <- r.cmd.Start()
+	}
+}
+
+// close kills what is left of every group. No child may be started after or during it.
+func (f *family) close() error {
+	close(f.requests)
+	err := errors.Join(f.guardIn.Close(), f.guard.Wait())
+	f.wg.Wait()
+	if err != nil {
+		return fmt.Errorf("end the guard of handler processes: %w", err)
+	}
+	return nil
+}
+
+func (f *family) tellGuard(op string, group int) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	_, err := fmt.Fprintf(f.guardIn, "%s %d\n", op, group)
+	return err
+}
+
+// child is a running sh -c CMD.
+type child struct {
+	group int
+	done  chan struct{} // closed when it has ended and its group was killed
+	err   error         // how it ended, as exec.Cmd.Wait says; read after done
+}
+
+// stdio are the child's ends of its standard streams. start closes those that are pipes.
+type stdio struct{ in, out, err *os.File }
+
+func (f *family) start(command string, env []string, s stdio) (*child, error) {
+	cmd := exec.Command("sh", "-c", command)
+	cmd.Env, cmd.Stdin, cmd.Stdout, cmd.Stderr = env, s.in, s.out, s.err
+	cmd.SysProcAttr = childAttr()
+	r := startRequest{cmd: cmd, reply: make(chan error, 1)}
+	f.requests <- r
+	if err := <-r.reply; err != nil {
+		return nil, fmt.Errorf("start handler process: %w", err)
+	}
+	c := &child{group: cmd.Process.Pid, done: make(chan struct{})}
+	guardErr := f.tellGuard("+", c.group)
+	f.wg.Go(func() { // ends with the child
+		c.err = cmd.Wait()
+		// The leader's number cannot have been given to another process yet: the kernel counts
+		// through all the others first.
+		c.signal(syscall.SIGKILL)
+		if err := f.tellGuard("-", c.group); err != nil && c.err == nil {
+			c.err = fmt.Errorf("tell the guard of handler processes: %w", err)
+		}
+		close(c.done)
+	})
+	if guardErr != nil {
+		c.signal(syscall.SIGKILL)
+		<-c.done
+		return nil, fmt.Errorf("tell the guard of handler processes: %w", guardErr)
+	}
+	return c, nil
+}
+
+// signal sends a signal to the child and all of its group.
+func (c *child) signal(s syscall.Signal) {
+	_ = syscall.Kill(-c.group, s) // ESRCH: nobody is left
+}
+
+// signalled returns the signal that ended the child, and whether one did.
+func (c *child) signalled() (syscall.Signal, bool) {
+	var exit *exec.ExitError
+	if !errors.As(c.err, &exit) {
+		return 0, false
+	}
+	status, ok := exit.Sys().(syscall.WaitStatus)
+	if !ok || !status.Signaled() {
+		return 0, false
+	}
+	return status.Signal(), true
+}
