@@ -1,6 +1,7 @@
 package queue
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -214,6 +215,36 @@ func TestL1L2AcknowledgedSurvivesPowerCuts(t *testing.T) {
 	}
 	if cuts < seeds*20 {
 		t.Errorf("only %d faults fired", cuts)
+	}
+}
+
+// L1 and L2 between any two calls: the power goes while the store is at work.
+func TestL1L2AcknowledgedSurvivesPowerCutsAtAnyMoment(t *testing.T) {
+	seeds := 10
+	if long() {
+		seeds = 500
+	}
+	for seed := range uint64(seeds) {
+		synctest.Test(t, func(t *testing.T) {
+			rng := rand.New(rand.NewPCG(seed, 3))
+			mem := vfs.NewMem()
+			s := openMem(t, mem, Options{SegmentBytes: 1 << 16, CheckpointBytes: 1 << 16})
+			create(t, s, "orders", "billing", SubscriptionOptions{})
+			c := newClient()
+			for range 30 {
+				c.work(t, s, rng, 1+rng.IntN(5))
+				after := openMem(t, mem.CrashClone(rng), Options{SegmentBytes: 1 << 16})
+				c.check(t, after)
+				_ = after.Close()
+			}
+			if len(c.acked) == 0 || len(c.dead) == 0 || len(c.dropped) == 0 {
+				t.Errorf("the client did too little: %d acked", len(c.acked))
+			}
+			_ = s.Close()
+		})
+		if t.Failed() {
+			t.Fatalf("seed %d", seed)
+		}
 	}
 }
 
@@ -567,10 +598,10 @@ func TestL8AFailedSyncIsFatal(t *testing.T) {
 func TestL8DamageIsRefused(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		mem := vfs.NewMem()
-		s := openMem(t, mem, Options{})
+		s := openMem(t, mem, Options{SegmentBytes: 1 << 16})
 		create(t, s, "orders", "billing", SubscriptionOptions{})
 		for i := range 20 {
-			publish(t, s, ackwise.Message{Topic: "orders", ID: fmt.Sprint(i), Body: make([]byte, 100)})
+			publish(t, s, ackwise.Message{Topic: "orders", ID: fmt.Sprint(i), Body: bytes.Repeat([]byte{7}, 10_000)})
 		}
 		if err := s.Close(); err != nil {
 			t.Fatal(err)
@@ -579,6 +610,7 @@ func TestL8DamageIsRefused(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		later := 0
 		for _, name := range names {
 			whole, err := mem.ReadFile("/store/" + name)
 			if err != nil || len(whole) == 0 {
@@ -603,6 +635,7 @@ func TestL8DamageIsRefused(t *testing.T) {
 					t.Errorf("%s: verify found %q, %v", name, report.Findings, err)
 				}
 				checkBuried(t, again)
+				later++
 				continue
 			}
 			var corrupt *CorruptionError
@@ -612,6 +645,9 @@ func TestL8DamageIsRefused(t *testing.T) {
 			if after, _ := damaged.ReadFile("/store/" + name); !slices.Equal(after, bad) {
 				t.Errorf("%s was changed", name)
 			}
+		}
+		if later == 0 || later == len(names) {
+			t.Errorf("of %d damaged files, %d were noticed only when read", len(names), later)
 		}
 	})
 }
