@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"time"
+	"unicode/utf8"
 )
 
 // Outcome is what a settlement does.
@@ -106,7 +107,7 @@ func CutError(s string) string {
 		return s
 	}
 	cut := MaxErrorBytes
-	for cut > 0 && s[cut]&0xc0 == 0x80 {
+	for cut > MaxErrorBytes-utf8.UTFMax && !utf8.RuneStart(s[cut]) {
 		cut--
 	}
 	return s[:cut]

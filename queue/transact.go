@@ -100,8 +100,8 @@ func (s *Store) commit(c *Commit) ([]ackwise.Result, *wal.Group, error) {
 			results[i] = ackwise.Result{Class: ackwise.ResultAccepted, ID: c.Publish[i].ID,
 				Duplicate: true}
 		}
-		// The sync that covers this record covers the first one too.
-		return results, s.append([]state.Record{&state.Committed{ID: c.ID}}, true), nil
+		// The sync that covers this empty unit covers the first one too.
+		return results, s.append(nil, true), nil
 	}
 	grow := 0
 	for _, r := range c.Reads {

@@ -55,4 +55,6 @@ func (h *histogram) quantile(q float64) time.Duration {
 }
 
 // millis is a duration as the report tells it, with three decimals.
-func millis(d time.Duration) float64 { return float64(d.Round(time.Microsecond).Microseconds()) / 1000 }
+func millis(d time.Duration) float64 {
+	return float64(d.Round(time.Microsecond).Microseconds()) / 1000
+}

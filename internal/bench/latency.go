@@ -30,9 +30,12 @@ func (b *bench) latency(ctx context.Context, l load) (Latency, error) {
 		b.round("latency, %d × %d B, round %d of %d", l.publishers, l.size(), round+1, b.Rounds)
 		err := b.withStore(ctx, queue.SubscriptionOptions{}, func(store *queue.Store) error {
 			h, err := endToEnd(ctx, l, store)
+			if err != nil {
+				return err
+			}
 			p50 = append(p50, millis(h.quantile(0.5)))
 			p99 = append(p99, millis(h.quantile(0.99)))
-			return err
+			return nil
 		})
 		if err != nil {
 			return Latency{}, err

@@ -173,6 +173,12 @@ func TestAReplacedLockFileIsNotASecondLock(t *testing.T) {
 	if l, err := take(dir, f); l != nil || err != nil {
 		t.Errorf("a lock on a deleted file: %v, %v; want neither", l, err)
 	}
+	if err := os.WriteFile(f.Name(), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if l, err := take(dir, f); l != nil || err != nil {
+		t.Errorf("a lock on a replaced file: %v, %v; want neither", l, err)
+	}
 	if err := f.Close(); err != nil {
 		t.Fatal(err)
 	}

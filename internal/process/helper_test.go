@@ -6,8 +6,10 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/signal"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -36,7 +38,10 @@ func helper(mode string) error {
 	case "ends":
 		return fmt.Errorf("cannot start")
 	case "deaf": // answers nothing, reads nothing, ends with SIGKILL only
-		select {}
+		c := make(chan os.Signal, 1)
+		signal.Notify(c, syscall.SIGTERM)
+		for range c {
+		}
 	case "closed":
 		_ = os.Stdout.Close()
 		_, _ = io.Copy(io.Discard, os.Stdin)

@@ -78,7 +78,7 @@ func (h *PipeHandler) Handle(ctx context.Context, d *ackwise.Delivery) error {
 		case <-ctx.Done():
 			cause := context.Cause(ctx)
 			if p.forget(d.Token, errors.Is(cause, ackwise.ErrLeaseLost)) {
-				return cause
+				return fmt.Errorf("the handler process did not answer in time: %w", cause)
 			}
 			return <-answer // it had answered just before
 		}

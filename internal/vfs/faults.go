@@ -40,7 +40,7 @@ func (o Op) Changes() bool {
 type Fault struct {
 	Op      Op
 	Changes bool            // with OpAny: only calls that change the disk are counted
-	N       int             // the call of this kind that fails, counted from 1 when the fault is set
+	N       int             // the call of this kind that fails, counted from 1 on
 	Onward  bool            // all calls after it fail too
 	Err     error           // what it returns; nil = nothing fails, see Block
 	Short   int             // a failing write has written so many bytes before

@@ -221,8 +221,8 @@ func (m *Mem) WriteFile(name string, content []byte) error {
 	return nil
 }
 
-// Clone returns a copy as a killed process leaves it: all that was written is there, and what was not
-// synced is still not synced.
+// Clone returns a copy as a killed process leaves it: all that was written is there, and what was
+// not synced is still not synced.
 func (m *Mem) Clone() *Mem { return m.clone(nil) }
 
 // CrashClone returns a copy as a power cut leaves it, after the legal model in the package comment.

@@ -5,8 +5,8 @@ import (
 	"syscall"
 )
 
-// syncData is fdatasync: it leaves out the time stamps, which saves a journal write a call. A signal
-// may interrupt it before it has begun, which is no failure.
+// syncData is fdatasync: it leaves out the time stamps, which saves a journal write a call. A
+// signal may interrupt it before it has begun, which is no failure.
 func syncData(f *os.File) error {
 	conn, err := f.SyscallConn()
 	if err != nil {

@@ -10,7 +10,8 @@ import (
 
 func syncData(f *os.File) error { return f.Sync() }
 
-// freeBytes knows nothing here, and says that there is enough: a full disk is then seen at the write.
+// freeBytes knows nothing here, and says that there is enough: a full disk is then seen at the
+// write.
 func freeBytes(dir string) (int64, error) {
 	if _, err := os.Stat(dir); err != nil {
 		return 0, errors.Join(errors.New("free space"), err)

@@ -1,15 +1,15 @@
-// Package vfs is the small part of a file system that the engine stands on, so that its faults can be
-// played: [OS] is the real one, [Mem] one in memory that can lose power, and [Faults] a wrapper that
-// makes chosen calls fail, fall short or hang.
+// Package vfs is the small part of a file system that the engine stands on, so that its faults can
+// be played: [OS] is the real one, [Mem] one in memory that can lose power, and [Faults] a wrapper
+// that makes chosen calls fail, fall short or hang.
 //
 // The legal model, which [Mem.CrashClone] plays: memory is right, and what a successful Sync or
 // SyncDir covered holds. Of what was written to a file since its last Sync, any subset of the
 // 512-byte blocks persists, in any order; a block that does not shows its synced content, or zeros
 // where it had none. The file's length is any between the synced and the written one. Of the
 // directory operations since the last SyncDir of their directory, any subset persists, independent
-// of the files' data: a file may be there under a new name, an old one, or none. A rename is atomic.
-// A block written several times between two syncs shows its last content or its synced one, none
-// between.
+// of the files' data: a file may be there under a new name, an old one, or none. A rename is
+// atomic. A block written several times between two syncs shows its last content or its synced one,
+// none between.
 //
 // It is not a general file system: no links, no working directory, no permissions in [Mem], and
 // directories made by MkdirAll are there at once.

@@ -75,8 +75,8 @@ func wantIs(t *testing.T, err, want error) {
 	}
 }
 
-// TestCrashClone looks at all that a power cut may leave: what was synced always holds, and each legal
-// form of the rest comes up.
+// TestCrashClone looks at all that a power cut may leave: what was synced always holds, and each
+// legal form of the rest comes up.
 func TestCrashClone(t *testing.T) {
 	m := NewMem()
 	must(t, m.MkdirAll("/d"))
@@ -151,7 +151,8 @@ func TestFaults(t *testing.T) {
 	if b, err := m.ReadFile("/d/a"); string(b) != "firstsec" || err != nil {
 		t.Errorf("content %q, %v", b, err)
 	}
-	if f.Fired(second) != 1 || f.Fired(onward) != 2 || f.Calls(OpWrite) != 2 || f.Calls(OpAny) != 7 {
+	if f.Fired(second) != 1 || f.Fired(onward) != 2 ||
+		f.Calls(OpWrite) != 2 || f.Calls(OpAny) != 7 {
 		t.Errorf("fired %d, %d, calls %d, %d", f.Fired(second), f.Fired(onward), f.Calls(OpWrite),
 			f.Calls(OpAny))
 	}

@@ -129,8 +129,8 @@ func (c *committer) quiet() error {
 	return nil
 }
 
-// mark writes a group without records, for its header's sake. If a group is pending instead, that one
-// carries the mark.
+// mark writes a group without records, for its header's sake. If a group is pending instead, that
+// one carries the mark.
 func (c *committer) mark() error {
 	if c.durable < c.written {
 		if err := c.sync(); err != nil {
@@ -207,8 +207,8 @@ func (c *committer) sync() error {
 	return nil
 }
 
-// rotate goes on in a new segment: the old one is synced whole before the new one has a name, and the
-// new one is durable before it gets a group.
+// rotate goes on in a new segment: the old one is synced whole before the new one has a name, and
+// the new one is durable before it gets a group.
 func (c *committer) rotate(g *Group) error {
 	if c.durable < c.written {
 		if err := c.sync(); err != nil {
@@ -258,8 +258,8 @@ func createSegment(
 	return f, nil
 }
 
-// release is the one place where anybody is told anything: the watermarks move here, groups are woken
-// here, and Options.Released is called here. With an error it is the last call.
+// release is the one place where anybody is told anything: the watermarks move here, groups are
+// woken here, and Options.Released is called here. With an error it is the last call.
 func (c *committer) release(err error) {
 	if c.fatal {
 		return
@@ -310,7 +310,8 @@ func (c *committer) wakeGroups(written, synced uint64) {
 	c.waiting = c.waiting[:rest]
 }
 
-// fail tells every waiter. Synced is closed first, so that one who waits for Written sees the error.
+// fail tells every waiter. Synced is closed first, so that one who waits for Written sees the
+// error.
 func (c *committer) fail(err error) {
 	for i, g := range c.waiting {
 		g.err = err

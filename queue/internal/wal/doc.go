@@ -4,7 +4,7 @@
 //	Append ─▶ pending group ─▶ committer: write ──▶ release written ─▶ acks, nacks, hand-outs
 //	  ▲          (one fills        │                  ▲
 //	  │       while one syncs)     └─▶ sync ──────▶ release synced ──▶ publishes, dead letters
-//	callers                                          (release is the only place that tells anybody)
+//	callers                                          (release is the one place that tells anybody)
 //
 //	DIR/segments            which segment files there are, where each begins and ends
 //	DIR/000000000007.log    header block, then groups on 512-byte boundaries

@@ -124,9 +124,9 @@ func (g *Group) Err() error {
 // released. It is known once Written is closed without an error.
 func (g *Group) End() uint64 { return g.pos + g.size }
 
-// Append puts records into the pending group, as one atomic unit, and sets their positions. It never
-// waits for the disk. A unit that is not durable may wait for its sync until a durable one comes, or
-// the mark. When the log has failed or was closed, the group has failed already.
+// Append puts records into the pending group, as one atomic unit, and sets their positions. It
+// never waits for the disk. A unit that is not durable may wait for its sync until a durable one
+// comes, or the mark. When the log has failed or was closed, the group has failed already.
 func (l *Log) Append(recs []Record, durable bool) *Group {
 	size := 0
 	for i := range recs {
@@ -241,8 +241,8 @@ func (l *Log) StoreID() [16]byte { return l.storeID }
 // FreeBytes returns the space left on the disk of the log.
 func (l *Log) FreeBytes() (int64, error) { return l.opt.FS.FreeBytes(l.opt.Dir) }
 
-// Segments describes the segments, oldest first. The last one is being written. One that the pending
-// group will begin is not among them yet.
+// Segments describes the segments, oldest first. The last one is being written. One that the
+// pending group will begin is not among them yet.
 func (l *Log) Segments() []SegmentInfo {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -22,9 +22,9 @@ const (
 	tempSuffix    = ".tmp"
 )
 
-// manifest is the content of the file "segments": which segment files belong to the log. Without it,
-// a missing last file could not be told from one that never was, and the end of a sealed one whose
-// successor is freed would be unknown.
+// manifest is the content of the file "segments": which segment files belong to the log. Without
+// it, a missing last file could not be told from one that never was, and the end of a sealed one
+// whose successor is freed would be unknown.
 type manifest struct {
 	storeID  [16]byte
 	segments []manifestSegment // sorted by number; the last one is open: its end is 0

@@ -24,9 +24,9 @@ type Recovery struct {
 
 var errOtherStore = errors.New("it belongs to another store")
 
-// Open opens the log in a directory, or makes it, and recovers it. It returns only once nothing that
-// it found can be lost any more. Damage is a *CorruptionError and a newer format a *FormatError;
-// nothing has been changed then.
+// Open opens the log in a directory, or makes it, and recovers it. It returns only once nothing
+// that it found can be lost any more. Damage is a *CorruptionError and a newer format a
+// *FormatError; nothing has been changed then.
 func Open(o Options) (*Log, Recovery, error) {
 	l, rec, err := open(o)
 	if err != nil {
@@ -114,7 +114,8 @@ func (o *opening) begin() (manifest, error) {
 		return manifest{}, o.refuse(name, 0, err)
 	}
 	if o.CheckpointPos > 0 {
-		return manifest{}, o.refuse(first, 0, errors.New("the log that the checkpoint needs is missing"))
+		err := errors.New("the log that the checkpoint needs is missing")
+		return manifest{}, o.refuse(first, 0, err)
 	}
 	o.rec.New = true
 	if o.StoreID == [16]byte{} {
@@ -307,18 +308,4 @@ func (o *opening) clean(h segmentHeader) error {
 		errs = append(errs, o.FS.SyncDir(o.Dir))
 	}
 	return errors.Join(errs...)
-}
-
-// ReadStoreID returns the identity of the log in a directory, without opening it.
-func ReadStoreID(fs vfs.FS, dir string) ([16]byte, error) {
-	path := filepath.Join(dir, manifestName)
-	b, err := readFile(fs, path)
-	if err != nil {
-		return [16]byte{}, fmt.Errorf("read the list of segments: %w", err)
-	}
-	m, err := decodeManifest(path, b)
-	if err != nil {
-		return m.storeID, explain(&CorruptionError{Dir: dir, Segment: manifestName, Err: err})
-	}
-	return m.storeID, nil
 }

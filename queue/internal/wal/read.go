@@ -28,7 +28,8 @@ type scanner struct {
 	bufPos  uint64
 }
 
-// bytes returns n bytes from pos, or fewer where the segment ends. They are valid until the next call.
+// bytes returns n bytes from pos, or fewer where the segment ends. They are valid until the next
+// call.
 func (s *scanner) bytes(pos, n uint64) ([]byte, error) {
 	if pos >= s.end {
 		return nil, nil
@@ -177,8 +178,8 @@ func (l *Log) replaySegment(from, to uint64, fn func(Record) error) (uint64, err
 	return max(end, pos), nil
 }
 
-// ReadAt reads the record at a position that Append or Replay gave. Its payload is in buf where that
-// is large enough. A rotten record is a *CorruptionError; the log goes on.
+// ReadAt reads the record at a position that Append or Replay gave. Its payload is in buf where
+// that is large enough. A rotten record is a *CorruptionError; the log goes on.
 func (l *Log) ReadAt(pos uint64, buf []byte) (Record, error) {
 	s, f, end, err := l.pin(pos)
 	if err != nil {
@@ -223,7 +224,9 @@ func (l *Log) readError(s *segment, pos uint64, err error) error {
 // ReadBatch reads the records at positions that are sorted, neighbours in one go, and calls fn for
 // each in order. A record that cannot be read is an error for itself. A payload is valid during the
 // call only. It returns the buffer that it used, for the next call.
-func (l *Log) ReadBatch(positions []uint64, buf []byte, fn func(i int, r Record, err error)) []byte {
+func (l *Log) ReadBatch(
+	positions []uint64, buf []byte, fn func(i int, r Record, err error),
+) []byte {
 	for i := 0; i < len(positions); {
 		s, f, end, err := l.pin(positions[i])
 		if err != nil {

@@ -16,8 +16,8 @@ type tail struct {
 
 var errBeforeMark = errors.New("it lies before what is known to be synced")
 
-// scanLast walks the last segment to its end and decides whether what follows the last whole group is
-// a torn tail or damage.
+// scanLast walks the last segment to its end and decides whether what follows the last whole group
+// is a torn tail or damage.
 func (o *opening) scanLast() (err error) {
 	last := o.segments[len(o.segments)-1]
 	f, err := o.FS.Open(filepath.Join(o.Dir, last.name()))

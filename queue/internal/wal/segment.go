@@ -159,8 +159,8 @@ func (l *Log) manifestOf(segments []*segment) manifest {
 	return m
 }
 
-// Remove deletes segments that nobody needs any more, in one step for all. The one being written and
-// those that are not there are passed over. Reads under way end well.
+// Remove deletes segments that nobody needs any more, in one step for all. The one being written
+// and those that are not there are passed over. Reads under way end well.
 func (l *Log) Remove(ids ...SegmentID) error {
 	gone := make(map[SegmentID]bool, len(ids))
 	for _, id := range ids {

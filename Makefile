@@ -1,0 +1,50 @@
+# Ackwise. `make` shows what there is.
+
+GO       ?= go
+FUZZTIME ?= 3s
+BENCH    ?= .
+
+# The race detector needs a C compiler on most systems. Without one, `make test` still runs.
+RACE := $(if $(filter 1,$(shell $(GO) env CGO_ENABLED)),-race)
+
+LINT := $(GO) tool -modfile=tools/lint.mod golangci-lint
+
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help: ## show this list
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | \
+		awk -F ':.*## ' '{ printf "  make %-8s %s\n", $$1, $$2 }'
+
+.PHONY: build
+build: ## compile everything and put the command into bin/
+	$(GO) build ./...
+	CGO_ENABLED=0 $(GO) build -trimpath -o bin/ ./cmd/...
+
+.PHONY: test
+test: ## run all tests, shuffled, with the race detector where a C compiler is present
+	$(if $(RACE),,@echo "no C compiler found: running without the race detector")
+	$(GO) test $(RACE) -shuffle=on ./...
+
+.PHONY: race
+race: ## run all tests with the race detector, or fail where it cannot work
+	$(GO) test -race -shuffle=on -count=1 ./...
+
+.PHONY: lint
+lint: ## check format and run the linters (the first run builds the linter)
+	@unformatted=$$(gofmt -l .); if [ -n "$$unformatted" ]; then \
+		echo "not formatted (run gofmt -w on them):"; echo "$$unformatted"; exit 1; fi
+	$(LINT) run
+
+.PHONY: fuzz
+fuzz: ## run every fuzz target for FUZZTIME (3s) each
+	FUZZTIME=$(FUZZTIME) bash test/fuzz.sh
+
+.PHONY: faults
+faults: ## run the long fault tests: kills, cuts and crashes by the hundred (takes a while)
+	ACKWISE_FAULTS=long $(GO) test -shuffle=on -count=1 -timeout 120m ./...
+
+.PHONY: bench
+bench: ## run the benchmarks, then the command's own bench
+	$(GO) test -run '^$$' -bench '$(BENCH)' -benchmem ./...
+	$(GO) run ./cmd/ackwise bench

@@ -1,0 +1,257 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"strings"
+
+	"github.com/ackwise/ackwise"
+	"github.com/ackwise/ackwise/adapters/file"
+	"github.com/ackwise/ackwise/internal/process"
+	"github.com/ackwise/ackwise/queue"
+)
+
+// scheme is one kind of endpoint. What it cannot be is nil.
+type scheme struct {
+	prefix string // what its endpoints begin with; "-" is a whole one
+	form   string // what they look like
+	parse  func(e *endpoint) error
+	source func(r *runner, f *flow) (*inlet, error)
+	sink   func(r *runner, p *pipelineConfig, e endpoint, o file.SinkOptions) (outlet, error)
+}
+
+// schemes is every kind of endpoint. A new system is one row here.
+func schemes() []scheme {
+	return []scheme{
+		{prefix: "-", form: "-", parse: func(*endpoint) error { return nil },
+			source: openInput, sink: openOutput},
+		{prefix: "file://", form: "file://PATH", parse: parseFile,
+			source: openLines, sink: openFile},
+		{prefix: "queue://", form: "queue://DIR/TOPIC[/SUBSCRIPTION]", parse: parseQueue,
+			source: openQueue, sink: openTopic},
+	}
+}
+
+// endpoint is where messages come from or go to.
+type endpoint struct {
+	text   string
+	rest   string // behind the prefix
+	from   bool   // a source
+	scheme scheme
+
+	path     string   // file://: absolute
+	dir      string   // queue://: absolute
+	pipeline pipeline // queue://: the topic, and the subscription of a source
+}
+
+func (e endpoint) is(prefix string) bool { return e.scheme.prefix == prefix }
+
+// parseEndpoint reads an endpoint.
+func parseEndpoint(text string, from bool) (endpoint, error) {
+	e := endpoint{text: text, from: from}
+	var forms, prefixes []string
+	for _, s := range schemes() {
+		if rest, ok := strings.CutPrefix(text, s.prefix); ok && (s.prefix != "-" || rest == "") {
+			e.scheme, e.rest = s, rest
+			return e, s.parse(&e)
+		}
+		forms, prefixes = append(forms, s.form), append(prefixes, s.prefix)
+	}
+	near := ""
+	if name, _, ok := strings.Cut(text, "://"); ok && len(name) < 40 {
+		if n := nearestWord(name+"://", prefixes); n != "" && n != "-" {
+			near = fmt.Sprintf("did you mean %q? ", n)
+		}
+	}
+	return e, fmt.Errorf("unknown endpoint %.80q; %sthe endpoints are %s", text, near,
+		strings.Join(forms, ", "))
+}
+
+func parseFile(e *endpoint) error {
+	if e.rest == "" || strings.HasSuffix(e.rest, "/") {
+		return fmt.Errorf("%.80q names no file; it is file://PATH", e.text)
+	}
+	path, err := filepath.Abs(e.rest)
+	e.path = path
+	return err
+}
+
+func parseQueue(e *endpoint) error {
+	form := "queue://DIR/TOPIC"
+	cut := func(text string) (string, string) {
+		i := strings.LastIndexByte(text, '/')
+		if i < 0 {
+			return "", text
+		}
+		return text[:max(i, 1)], text[i+1:] // the root is a directory too
+	}
+	dir := e.rest
+	if e.from {
+		form += "/SUBSCRIPTION"
+		dir, e.pipeline.sub = cut(dir)
+	}
+	dir, e.pipeline.topic = cut(dir)
+	if dir == "" || dir == "/" && !strings.HasPrefix(e.rest, "//") {
+		return fmt.Errorf("%.80q is not whole; here it is %s", e.text, form)
+	}
+	err := ackwise.ValidateName("topic", e.pipeline.topic)
+	if e.from {
+		err = errors.Join(err, ackwise.ValidateName("subscription", e.pipeline.sub))
+	}
+	if err != nil {
+		return fmt.Errorf("%.80q: %w; here it is %s", e.text, err, form)
+	}
+	e.dir, err = filepath.Abs(dir)
+	return err
+}
+
+// inlet is an open source, and what a pipeline has to know of it.
+type inlet struct {
+	source ackwise.Source
+	// wrap makes a handler the source's own. nil = there is nothing to know.
+	wrap func(ackwise.Handler) ackwise.Handler
+	// books tells how much is left; nil = the source ends by itself.
+	books func(ctx context.Context) (queue.Books, error)
+	// end ends a source that does not end by itself.
+	end func()
+	// held tells how much is handed out.
+	held func() int
+}
+
+// outlet is an open sink and the topic that is published to; "" = each message's own.
+type outlet struct {
+	sink  ackwise.Sink
+	topic string
+}
+
+func openInput(r *runner, f *flow) (*inlet, error) {
+	s, err := file.NewStream(r.a.in, "standard input", f.lineOptions())
+	return f.told(s), err
+}
+
+func openLines(r *runner, f *flow) (*inlet, error) {
+	o := f.lineOptions()
+	o.Once = o.Follow && r.untilEmpty
+	s, err := file.NewSource(f.cfg.from.path, o)
+	return f.told(s), err
+}
+
+// told is a source that tells a handler process of its settlements.
+func (f *flow) told(s ackwise.Source) *inlet { return &inlet{source: &toldSource{s, f}} }
+
+type toldSource struct {
+	ackwise.Source
+	f *flow
+}
+
+// Settle settles, and tells.
+func (s *toldSource) Settle(ctx context.Context, ss []ackwise.Settlement) []ackwise.SettleResult {
+	results := s.Source.Settle(ctx, ss)
+	for i, r := range results {
+		if ss[i].Outcome != ackwise.OutcomeExtend {
+			s.f.settled(ss[i].Token, r.Err)
+		}
+	}
+	return results
+}
+
+// openQueue opens the sessions of a subscription: one for each process that may die by itself.
+func openQueue(r *runner, f *flow) (*inlet, error) {
+	e, p := f.cfg.from, f.cfg
+	d, err := r.directory(e.dir)
+	if err != nil {
+		return nil, err
+	}
+	if p.Create && (p.to == nil || !p.to.is("queue://")) {
+		if err := createTopic(r.a.ctx, d, e.pipeline.topic, p.Topic); err != nil {
+			return nil, err
+		}
+	}
+	info, err := ensureSubscription(r.a.ctx, d, e.pipeline, p.Create, p.Subscription)
+	if err == nil {
+		err = sameSubscription(p, info.Options)
+	}
+	if err != nil {
+		return nil, err
+	}
+	count, each := f.sessions()
+	o := p.Receiver
+	o.MaxInFlight = each
+	s, err := process.NewSessions(r.a.ctx, process.SessionsOptions{Count: count, InFlight: each,
+		Open: func(ctx context.Context) (process.Session, error) {
+			return d.session(ctx, e.pipeline, o)
+		},
+		Settled: func(d *ackwise.Delivery, _ ackwise.Outcome, err error) {
+			f.settled(d.Token, err)
+		}})
+	if err != nil {
+		return nil, err
+	}
+	return &inlet{source: s, wrap: s.Handler, end: s.End, held: s.Held,
+		books: func(ctx context.Context) (queue.Books, error) {
+			return subscriptionBooks(ctx, d, e.pipeline)
+		}}, nil
+}
+
+// sameSubscription refuses a promise that the existing subscription does not keep.
+func sameSubscription(p *pipelineConfig, o queue.SubscriptionOptions) error {
+	_, says := p.lines["subscription.on_dead"]
+	want := p.Subscription
+	if want.Ordered && !o.Ordered || says && want.OnDead != o.OnDead {
+		return &ackwise.HintError{
+			Err: fmt.Errorf("the subscription %s exists with ordered: %t, on_dead: %s",
+				p.from.pipeline, o.Ordered, o.OnDead),
+			Hint: "Take these words out of the file, or name another subscription.",
+		}
+	}
+	return nil
+}
+
+func subscriptionBooks(ctx context.Context, d booksReader, p pipeline) (queue.Books, error) {
+	all, err := d.Books(ctx)
+	if err != nil {
+		return queue.Books{}, err
+	}
+	for _, b := range all {
+		if b.Topic == p.topic && b.Subscription == p.sub {
+			return b, nil
+		}
+	}
+	return queue.Books{}, &ackwise.NotFoundError{Kind: "subscription", Name: p.String()}
+}
+
+func createTopic(ctx context.Context, d places, name string, o queue.TopicOptions) error {
+	if err := d.CreateTopic(ctx, name, o); !errors.Is(err, ackwise.ErrExists) {
+		return err
+	}
+	return nil
+}
+
+func openOutput(r *runner, _ *pipelineConfig, _ endpoint, o file.SinkOptions) (outlet, error) {
+	return outlet{sink: r.stream(o)}, nil
+}
+
+func openFile(r *runner, _ *pipelineConfig, e endpoint, o file.SinkOptions) (outlet, error) {
+	s, err := r.file(e.path, o)
+	return outlet{sink: s}, err
+}
+
+func openTopic(r *runner, p *pipelineConfig, e endpoint, _ file.SinkOptions) (outlet, error) {
+	d, err := r.directory(e.dir)
+	if err != nil {
+		return outlet{}, err
+	}
+	if p.Create {
+		o := queue.TopicOptions{}
+		if p.to != nil && p.to.text == e.text {
+			o = p.Topic
+		}
+		if err := createTopic(r.a.ctx, d, e.pipeline.topic, o); err != nil {
+			return outlet{}, err
+		}
+	}
+	err = ensureTopic(r.a.ctx, d, e.pipeline.topic, false)
+	return outlet{sink: d, topic: e.pipeline.topic}, err
+}

@@ -1,0 +1,205 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+
+	"github.com/ackwise/ackwise"
+	"github.com/ackwise/ackwise/adapters/file"
+	"github.com/ackwise/ackwise/deliver"
+	"github.com/ackwise/ackwise/internal/process"
+	"github.com/ackwise/ackwise/relay"
+)
+
+// flow is one pipeline that runs.
+type flow struct {
+	cfg  *pipelineConfig
+	r    *runner
+	in   *inlet
+	out  outlet
+	dead atomic.Int64
+	done chan struct{} // closed when it has ended
+
+	deadLetters deliver.DeadLetters
+	exec        *process.ExecHandler
+	pipe        *process.PipeHandler
+	cancel      context.CancelCauseFunc
+
+	acked, skipped atomic.Int64
+}
+
+// named says which pipeline cannot work.
+func (f *flow) named(err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("pipeline %q: %w", f.cfg.Name, err)
+}
+
+func (f *flow) openSinks() (err error) {
+	if e := f.cfg.to; e != nil {
+		if f.out, err = e.scheme.sink(f.r, f.cfg, *e, f.cfg.Output); err != nil {
+			return err
+		}
+	}
+	if e := f.cfg.dead; e != nil {
+		out, err := e.scheme.sink(f.r, f.cfg, *e, file.SinkOptions{Format: file.JSON})
+		if err != nil {
+			return fmt.Errorf("open dead letters: %w", err)
+		}
+		f.deadLetters = relay.DeadLetters(out.sink, f.cfg.Name, relay.Options{Topic: out.topic})
+	}
+	return nil
+}
+
+func (f *flow) openSource() (err error) {
+	if f.in, err = f.cfg.from.scheme.source(f.r, f); err != nil {
+		return err
+	}
+	f.r.order = append(f.r.order, f.in.source.Close)
+	return nil
+}
+
+// lineOptions are those of a source of lines.
+func (f *flow) lineOptions() file.SourceOptions {
+	o := f.cfg.Lines
+	o.Topic, o.Pipeline = f.cfg.Name, f.cfg.Name
+	o.Bad = func(line int, err error) {
+		f.skipped.Add(1)
+		f.r.log.Warn("bad line is skipped", "pipeline", f.cfg.Name, "line", line, "error", err)
+	}
+	o.Report = func(text string) { f.r.log.Warn(text, "pipeline", f.cfg.Name) }
+	return o
+}
+
+// sessions returns how many sessions a queue is consumed with, and how much each one holds: what
+// one process works on, so that its death is theirs alone.
+func (f *flow) sessions() (count, each int) {
+	o := f.cfg.loopOptions()
+	switch {
+	case f.cfg.Exec != "":
+		return o.Concurrency, 1
+	case f.cfg.Pipe != "":
+		return 1, o.Concurrency
+	case o.MaxInFlight > 0:
+		return 1, o.MaxInFlight
+	}
+	return 1, 1024
+}
+
+// options are the loop's.
+func (f *flow) options() deliver.Options {
+	o := f.cfg.loopOptions()
+	o.Logger, o.DeadLetters, o.Observe = f.r.log, f.deadLetters, f.observe
+	if o.MaxInFlight == 0 && f.in.held != nil {
+		count, each := f.sessions()
+		o.MaxInFlight = max(count*each, o.Concurrency*max(o.BatchSize, 100))
+		if f.cfg.To == "" {
+			o.MaxInFlight = max(count*each, o.Concurrency)
+		}
+	}
+	return o
+}
+
+// observe counts. It is called from one goroutine at a time.
+func (f *flow) observe(e ackwise.Event) {
+	switch {
+	case e.Kind == "dead":
+		f.dead.Add(1)
+		f.r.log.Warn("dead letter", "pipeline", f.cfg.Name, "id", e.ID, "key", e.Key,
+			"attempt", e.Attempt, "cause", e.Cause.String())
+	case e.Kind == "settled" && e.Outcome == ackwise.OutcomeAck:
+		f.acked.Add(1) // a dead letter that was written first is acked too
+	case e.Kind == "receive-failed":
+		f.r.log.Warn("receive failed", "pipeline", f.cfg.Name, "error", e.Err)
+	}
+}
+
+// settled is told of every settlement.
+func (f *flow) settled(token ackwise.LeaseToken, err error) {
+	if f.pipe != nil {
+		f.pipe.Settled(token, err)
+	}
+}
+
+// run runs the pipeline until ctx or its source ends.
+func (f *flow) run(ctx context.Context) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	f.cancel = cancel
+	if err := f.openHandler(); err != nil {
+		return f.named(err)
+	}
+	var wg sync.WaitGroup
+	over := make(chan struct{})
+	wg.Go(func() { f.watch(ctx, over) }) // ends with this function
+	f.r.log.Info("pipeline started", "pipeline", f.cfg.Name)
+	err := f.deliver(ctx)
+	close(over)
+	wg.Wait()
+	if closeErr := f.closeHandler(); err == nil {
+		err = closeErr
+	}
+	if cause := context.Cause(ctx); err == nil && cause != nil &&
+		!errors.Is(cause, context.Canceled) {
+		err = cause
+	}
+	f.r.log.Info("pipeline ended", "pipeline", f.cfg.Name, "acked", f.done(),
+		"dead", f.dead.Load(), "skipped", f.skipped.Load())
+	return f.named(err)
+}
+
+func (f *flow) openHandler() (err error) {
+	o := process.Options{Pipeline: f.cfg.Name, Stdout: f.r.a.out, Stderr: f.r.a.err,
+		Report: func(text string) { f.r.log.Warn(text, "pipeline", f.cfg.Name) }}
+	switch {
+	case f.cfg.Exec != "":
+		f.exec, err = process.Exec(f.cfg.Exec, o)
+	case f.cfg.Pipe != "":
+		f.pipe, err = process.Pipe(f.cfg.Pipe, o)
+	}
+	return err
+}
+
+func (f *flow) closeHandler() error {
+	switch {
+	case f.exec != nil:
+		return f.exec.Close()
+	case f.pipe != nil:
+		return f.pipe.Close()
+	}
+	return nil
+}
+
+func (f *flow) deliver(ctx context.Context) error {
+	if f.cfg.To != "" {
+		h := relay.BatchHandler(f.out.sink, relay.Options{Topic: f.out.topic,
+			Closed: func(err error) { f.cancel(err) }})
+		return deliver.RunBatch(ctx, f.in.source, h, f.options())
+	}
+	var h ackwise.Handler = f.exec
+	if f.pipe != nil {
+		h = f.pipe
+	}
+	if f.in.wrap != nil {
+		h = f.in.wrap(h)
+	}
+	return deliver.Run(ctx, f.in.source, h, f.options())
+}
+
+// watch passes on what happens to a long-lived process, and its end.
+func (f *flow) watch(ctx context.Context, over <-chan struct{}) {
+	if f.pipe == nil {
+		return
+	}
+	select {
+	case <-over:
+	case <-f.pipe.Failed():
+		f.cancel(f.pipe.Err())
+	case <-ctx.Done():
+		f.pipe.Stop()
+	}
+}

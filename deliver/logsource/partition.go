@@ -1,0 +1,372 @@
+package logsource
+
+import (
+	"container/heap"
+	"time"
+
+	"github.com/ackwise/ackwise"
+)
+
+// msgState is where a message of a window is.
+type msgState uint8
+
+const (
+	waiting msgState = iota // behind another of its key
+	ready                   // at the head of its lane, due
+	delayed                 // at the head of its lane, not due
+	held                    // handed out
+)
+
+// msg is one unsettled message of a window.
+type msg struct {
+	ord     uint64
+	message ackwise.Message
+	state   msgState
+	entry             // what the note keeps of it; cause is the next hand-out's, or this one's
+	due     time.Time // while delayed
+	lane    *lane     // nil without a key
+	handed  *handOut  // while held
+	history []ackwise.Attempt
+}
+
+// handOut is one hand-out in flight. Its delivery may be in a handler's hands.
+type handOut struct {
+	delivery *ackwise.Delivery
+	at       time.Time
+	given    bool // out of the source's hands
+}
+
+// noted reports whether the note has to name the message.
+func (m *msg) noted() bool { return m.counts.HandOuts > 0 || m.suspect }
+
+// lane is a key's queue: only its first message can be handed out.
+type lane struct{ queue []*msg }
+
+// partition is the state of one partition that this member has. It is pure: it does no I/O and
+// gets the time as an argument.
+//
+//	read ──▶ waiting ──▶ ready ◀────── due ──── delayed
+//	                      │  ▲                     ▲
+//	                   take  release          nack, snooze
+//	                      ▼  │                     │
+//	                      held ────────────────────┘──▶ settled (ack, dead, drop)
+type partition struct {
+	name  string
+	epoch uint64 // number of this assignment, unique in the source
+	opts  *Options
+
+	tracker  tracker
+	msgs     map[uint64]*msg  // unsettled, by ordinal
+	lanes    map[string]*lane // keys with unsettled messages
+	fresh    ordHeap          // ready, not named by the note
+	again    ordHeap          // ready, named by the note
+	suspects ordHeap          // ready and suspect
+	delayed  dueHeap
+	past     inheritance
+	lastRead ackwise.Position
+	bytes    int // of msgs
+	inFlight int
+	// noteSize is what the note's entries take: measured at the last snapshot, estimated since.
+	noteSize int
+	noteFull bool // reported, and still so
+
+	version   uint64 // grows with whatever the note should tell
+	written   uint64 // the version of the last note that was written
+	soleNoted bool   // the last note says that its entry in flight is its owner's only one
+	ceiling   ackwise.Position
+
+	paused   bool // as told to the Log
+	stuck    bool // reported, and still so
+	lost     bool // nothing of it can be written any more
+	leaving  bool // revoked
+	deadline time.Time
+}
+
+func newPartition(c *Change, epoch uint64, opts *Options) (*partition, error) {
+	past, err := inherit(c, opts.Owner)
+	return &partition{
+		name: c.Partition, epoch: epoch, opts: opts, past: past,
+		tracker: tracker{low: c.Position}, lastRead: c.Position,
+		msgs: map[uint64]*msg{}, lanes: map[string]*lane{},
+	}, err
+}
+
+// read takes in the next records. Records at or below what was read before are dropped: the source
+// has them already.
+func (p *partition) read(records []Record, now time.Time) error {
+	for i := range records {
+		r := &records[i]
+		if len(r.Position) > p.opts.NoteBytes/8 || r.Position == "" {
+			return &ackwise.InvalidError{Field: "position", Value: string(r.Position),
+				Reason: "it is empty, or longer than an eighth of Options.NoteBytes"}
+		}
+		if r.Position <= p.lastRead {
+			continue
+		}
+		p.lastRead = r.Position
+		p.add(r, now)
+	}
+	return nil
+}
+
+func (p *partition) add(r *Record, now time.Time) {
+	e, settled := p.past.find(r.Position)
+	low := p.tracker.low
+	ord := p.tracker.add(r.Position, settled)
+	p.past.forget(p.tracker.low)
+	if p.tracker.low != low {
+		p.version++
+	}
+	if settled {
+		return
+	}
+	m := &msg{ord: ord, message: r.Message, entry: e}
+	if m.message.ID == "" {
+		m.message.ID = m.message.Topic + "/" + p.name + "/" + string(r.Position)
+	}
+	if e.wait > 0 {
+		m.due, m.wait = now.Add(min(e.wait, p.opts.MaxDelay)), 0
+	}
+	if m.noted() {
+		p.tracker.touch(ord)
+	}
+	p.msgs[ord] = m
+	p.bytes += size(&m.message)
+	if key := m.message.Key; key != "" {
+		if p.lanes[key] == nil {
+			p.lanes[key] = &lane{}
+		}
+		m.lane = p.lanes[key]
+		m.lane.queue = append(m.lane.queue, m)
+		if m.lane.queue[0] != m {
+			return
+		}
+	}
+	p.enqueue(m, now)
+}
+
+// size is what a message counts against the bounds in bytes.
+func size(m *ackwise.Message) int {
+	n := len(m.ID) + len(m.Topic) + len(m.Key) + len(m.Body)
+	for _, h := range m.Headers {
+		n += len(h.Name) + len(h.Value)
+	}
+	return n
+}
+
+// enqueue puts the head of a lane where it waits for its hand-out.
+func (p *partition) enqueue(m *msg, now time.Time) {
+	switch {
+	case m.due.After(now):
+		m.state = delayed
+		heap.Push(&p.delayed, m)
+	case m.suspect:
+		m.state = ready
+		heap.Push(&p.suspects, m)
+	case m.noted():
+		m.state = ready
+		heap.Push(&p.again, m)
+	default:
+		m.state = ready
+		heap.Push(&p.fresh, m)
+	}
+}
+
+// wake makes ready what is due.
+func (p *partition) wake(now time.Time) {
+	for len(p.delayed) > 0 && !p.delayed[0].due.After(now) {
+		p.enqueue(heap.Pop(&p.delayed).(*msg), now)
+	}
+}
+
+// next takes the first ready message for a hand-out, or returns nil. A first hand-out needs room in
+// the note; one that the note names already does not wait for it.
+func (p *partition) next(suspect bool, now time.Time) *msg {
+	h := &p.fresh
+	switch {
+	case p.leaving:
+		return nil
+	case suspect:
+		h = &p.suspects
+	case len(p.again) > 0 && (!p.room() || p.again[0].ord < p.fresh[0].ord):
+		h = &p.again
+	case !p.room():
+		return nil
+	}
+	if len(*h) == 0 {
+		return nil
+	}
+	m := heap.Pop(h).(*msg)
+	if !m.noted() {
+		p.noteSize += cost(m)
+	}
+	p.tracker.touch(m.ord)
+	m.state, m.out = held, true
+	m.counts.HandOuts++
+	m.handed = &handOut{delivery: p.delivery(m), at: now}
+	p.inFlight++
+	p.version++
+	return m
+}
+
+// room reports whether there is a fresh message and the note can name it. A quarter of the note is
+// kept for counts that grow.
+func (p *partition) room() bool {
+	return len(p.fresh) > 0 &&
+		(p.noteSize == 0 || p.noteSize+cost(p.fresh[0]) <= p.opts.NoteBytes*3/4)
+}
+
+// cost is what a first hand-out takes in the note at most.
+func cost(m *msg) int { return len(m.pos) + 2 }
+
+// full reports whether fresh messages wait for room in the note.
+func (p *partition) full() bool { return !p.leaving && len(p.fresh) > 0 && !p.room() }
+
+func (p *partition) delivery(m *msg) *ackwise.Delivery {
+	return &ackwise.Delivery{
+		Message: m.message, Attempt: m.counts.HandOuts, Counts: m.counts, Cause: m.cause,
+		History: m.history, Partition: p.name, Position: m.pos, Suspect: m.suspect,
+		Token: token{p.opts.Owner, p.epoch, m.ord, uint64(m.counts.HandOuts)}.encode(),
+	}
+}
+
+// takeBack undoes a hand-out that nobody has seen.
+func (p *partition) takeBack(m *msg, now time.Time) {
+	m.counts.HandOuts--
+	p.requeue(m, now)
+}
+
+func (p *partition) requeue(m *msg, now time.Time) {
+	m.handed, m.out = nil, false
+	p.inFlight--
+	p.version++
+	p.enqueue(m, now)
+}
+
+// settle ends the hand-out of m.
+func (p *partition) settle(m *msg, s *ackwise.Settlement, now time.Time) {
+	p.record(m, s, now)
+	delay := min(s.Delay, p.opts.MaxDelay)
+	m.due = now
+	switch s.Outcome {
+	case ackwise.OutcomeNack:
+		m.counts.Failures++
+		m.cause, m.due, m.suspect = ackwise.CauseFailed, now.Add(delay), false
+	case ackwise.OutcomeSnooze:
+		m.cause, m.due, m.suspect = ackwise.CauseSnoozed, now.Add(delay), false
+	case ackwise.OutcomeRelease:
+		// Unattempted: a suspect stays one.
+		m.cause = ackwise.CauseReleased
+		if p.leaving {
+			m.cause = ackwise.CauseRebalanced
+		}
+	case ackwise.OutcomeAck, ackwise.OutcomeDead, ackwise.OutcomeDrop, ackwise.OutcomeExtend:
+		p.finish(m, now)
+		return
+	}
+	p.requeue(m, now)
+}
+
+func (p *partition) record(m *msg, s *ackwise.Settlement, now time.Time) {
+	a := ackwise.Attempt{Number: m.counts.HandOuts, Time: m.handed.at, Cause: m.cause,
+		Consumer: p.opts.Consumer, Outcome: s.Outcome.String(), Duration: now.Sub(m.handed.at)}
+	if s.Outcome != ackwise.OutcomeAck {
+		a.Error = ackwise.CutError(s.Reason)
+	}
+	// A new slice: deliveries in other hands share the old one.
+	keep := m.history[max(0, len(m.history)-p.opts.MaxHistory+1):]
+	m.history = append(append(make([]ackwise.Attempt, 0, len(keep)+1), keep...), a)
+}
+
+// finish lets a message go and its key go on.
+func (p *partition) finish(m *msg, now time.Time) {
+	p.inFlight--
+	p.version++
+	p.bytes -= size(&m.message)
+	delete(p.msgs, m.ord)
+	p.tracker.settle(m.ord)
+	p.past.forget(p.tracker.low)
+	if m.lane == nil {
+		return
+	}
+	m.lane.queue[0] = nil
+	m.lane.queue = m.lane.queue[1:]
+	if len(m.lane.queue) == 0 {
+		delete(p.lanes, m.message.Key)
+		return
+	}
+	p.enqueue(m.lane.queue[0], now)
+}
+
+// window is how many messages were read and are above the position.
+func (p *partition) window() int { return len(p.tracker.slots) }
+
+// snapshot makes the note that is true now. total is what the member's handlers hold, in all
+// partitions.
+func (p *partition) snapshot(total int, final bool, now time.Time) *note {
+	n := &note{base: p.tracker.low, owner: p.opts.Owner, clean: final,
+		sole: p.inFlight == 1 && total == 1, blind: p.past.blind, open: p.past.open,
+		ceiling: p.opts.Journal == JournalCeiling}
+	if n.ceiling && !final {
+		n.blind = max(n.blind, p.lastRead)
+	}
+	if n.blind <= n.base {
+		n.blind = ""
+	}
+	for ord := range p.tracker.open {
+		if m := p.msgs[ord]; m.noted() {
+			e := m.entry
+			if m.due.After(now) {
+				e.wait = m.due.Sub(now)
+			}
+			n.entries = append(n.entries, e)
+		}
+	}
+	for _, e := range p.past.entries {
+		if e.pos > p.lastRead {
+			n.entries = append(n.entries, e)
+		}
+	}
+	n.spans = p.tracker.spans()
+	for _, s := range p.past.spans {
+		switch k := len(n.spans); {
+		case s.last <= p.lastRead:
+		case k > 0 && s.first <= n.spans[k-1].last:
+			n.spans[k-1].last = s.last // this far, and known to go on
+		default:
+			n.spans = append(n.spans, s)
+		}
+	}
+	return n
+}
+
+// ordHeap is a heap of messages by position.
+type ordHeap []*msg
+
+func (h ordHeap) Len() int           { return len(h) }
+func (h ordHeap) Less(i, j int) bool { return h[i].ord < h[j].ord }
+func (h ordHeap) Swap(i, j int)      { h[i], h[j] = h[j], h[i] }
+func (h *ordHeap) Push(m any)        { *h = append(*h, m.(*msg)) }
+func (h *ordHeap) Pop() any          { return pop((*[]*msg)(h)) }
+
+// dueHeap is a heap of messages by when they are due.
+type dueHeap []*msg
+
+func (h dueHeap) Len() int { return len(h) }
+func (h dueHeap) Less(i, j int) bool {
+	if !h[i].due.Equal(h[j].due) {
+		return h[i].due.Before(h[j].due)
+	}
+	return h[i].ord < h[j].ord
+}
+func (h dueHeap) Swap(i, j int) { h[i], h[j] = h[j], h[i] }
+func (h *dueHeap) Push(m any)   { *h = append(*h, m.(*msg)) }
+func (h *dueHeap) Pop() any     { return pop((*[]*msg)(h)) }
+
+func pop(h *[]*msg) *msg {
+	last := len(*h) - 1
+	m := (*h)[last]
+	(*h)[last] = nil
+	*h = (*h)[:last]
+	return m
+}

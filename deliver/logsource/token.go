@@ -1,0 +1,66 @@
+package logsource
+
+import (
+	"encoding/base64"
+	"encoding/binary"
+
+	"github.com/ackwise/ackwise"
+)
+
+// token is what a lease token says: which member, which of its assignments, which message, and
+// which hand-out of it.
+type token struct{ owner, epoch, ord, handOut uint64 }
+
+func (t token) encode() ackwise.LeaseToken {
+	b := binary.BigEndian.AppendUint64(make([]byte, 0, 32), t.owner)
+	b = binary.AppendUvarint(b, t.epoch)
+	b = binary.AppendUvarint(b, t.ord)
+	b = binary.AppendUvarint(b, t.handOut)
+	return ackwise.LeaseToken(base64.RawURLEncoding.EncodeToString(b))
+}
+
+func decodeToken(s ackwise.LeaseToken) (t token, ok bool) {
+	b, err := base64.RawURLEncoding.DecodeString(string(s))
+	if err != nil || len(b) < 8 {
+		return token{}, false
+	}
+	t.owner, b = binary.BigEndian.Uint64(b), b[8:]
+	for _, field := range [...]*uint64{&t.epoch, &t.ord, &t.handOut} {
+		v, n := binary.Uvarint(b)
+		if n <= 0 {
+			return token{}, false
+		}
+		*field, b = v, b[n:]
+	}
+	return t, len(b) == 0
+}
+
+// memory remembers the outcomes of the latest settlements, so that a repeated one can be told from
+// a late one.
+type memory struct {
+	outcomes map[token]ackwise.Outcome
+	ring     []token
+	next     int
+	most     int
+}
+
+func (r *memory) put(t token, o ackwise.Outcome) {
+	if len(r.ring) < r.most {
+		r.ring = append(r.ring, t)
+	} else {
+		delete(r.outcomes, r.ring[r.next])
+		r.ring[r.next] = t
+		r.next = (r.next + 1) % r.most
+	}
+	r.outcomes[t] = o
+}
+
+// forget drops what is remembered of an assignment that was lost: its settlements may not have been
+// written.
+func (r *memory) forget(epoch uint64) {
+	for t := range r.outcomes {
+		if t.epoch == epoch {
+			delete(r.outcomes, t)
+		}
+	}
+}

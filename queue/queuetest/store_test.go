@@ -1,0 +1,5 @@
+package queuetest
+
+import "testing"
+
+func TestTheStoreKeepsTheContract(t *testing.T) { Run(t, OpenStore) }

@@ -1,0 +1,81 @@
+package relay
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/ackwise/ackwise"
+	"github.com/ackwise/ackwise/deliver"
+)
+
+// DeadLetters makes a sink the dead-letter store of a loop, for sources that have none. A dead letter
+// is the whole message under its own ID, with headers that say where it came from and why it is
+// dead. Where its headers leave no room for all of them, the last ones are left out. A sink that does
+// not deduplicate may hold a dead letter twice after a crash.
+func DeadLetters(sink ackwise.Sink, pipeline string, o Options) deliver.DeadLetters {
+	o = o.withDefaults()
+	return deliver.DeadLetterFunc(
+		func(ctx context.Context, d *ackwise.Delivery, reason string) error {
+			m := deadLetter(d, pipeline, reason, time.Now())
+			if o.Topic != "" {
+				m.Topic = o.Topic
+			}
+			results := sink.Publish(ctx, []ackwise.Message{m})
+			if len(results) != 1 {
+				return fmt.Errorf("write dead letter: the sink gave %d results", len(results))
+			}
+			if r := results[0]; r.Class != ackwise.ResultAccepted {
+				return fmt.Errorf("write dead letter (%s): %w", r.Class, r.Err)
+			}
+			return nil
+		})
+}
+
+// deadLetter adds to a message what its dead letter says.
+func deadLetter(d *ackwise.Delivery, pipeline, reason string, now time.Time) ackwise.Message {
+	seen, origin := now, d.Partition
+	if len(d.History) > 0 {
+		seen = d.History[0].Time
+	}
+	if origin == "" {
+		origin = d.Topic
+	}
+	said := []struct{ name, value string }{
+		{ackwise.HeaderError, ackwise.CutError(reason)},
+		{ackwise.HeaderAttempts, strconv.Itoa(d.Attempt)},
+		{ackwise.HeaderCause, d.Cause.String()},
+		{ackwise.HeaderOrigin, origin},
+		{ackwise.HeaderPosition, string(d.Position)},
+		{ackwise.HeaderPipeline, pipeline},
+		{ackwise.HeaderFirstSeen, seen.UTC().Format(time.RFC3339Nano)},
+		{ackwise.HeaderRedrives, strconv.Itoa(d.Counts.Redrives)},
+	}
+	names := make([]string, len(said))
+	for i, s := range said {
+		names[i] = s.name
+	}
+	m := d.Message
+	m.Headers = without(m.Headers, names...)
+	size := 0
+	for _, h := range m.Headers {
+		size += len(h.Name) + len(h.Value)
+	}
+	for _, s := range said {
+		size += len(s.name) + len(s.value)
+		if len(m.Headers) == ackwise.MaxHeaders || size > ackwise.MaxHeaderBytes {
+			break
+		}
+		m.Headers = append(m.Headers, ackwise.Header{Name: s.name, Value: []byte(s.value)})
+	}
+	return m
+}
+
+// without copies the headers that are not called so.
+func without(hs []ackwise.Header, names ...string) []ackwise.Header {
+	return slices.DeleteFunc(slices.Clone(hs), func(h ackwise.Header) bool {
+		return slices.Contains(names, h.Name)
+	})
+}

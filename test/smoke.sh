@@ -1,0 +1,98 @@
+#!/usr/bin/env bash
+# The command from a user's side: version, publish, consume, audit, verify, and calls that must
+# fail with the right exit code and a message that helps. Ends with 0 when all is as expected.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+ackwise=$work/ackwise
+CGO_ENABLED=0 go build -trimpath -o "$ackwise" ./cmd/ackwise
+dir=$work/store
+
+die() {
+	echo "smoke: $1" >&2
+	for f in "$work"/out "$work"/err; do
+		if [ -s "$f" ]; then echo "--- $(basename "$f")" >&2; head -20 "$f" >&2; fi
+	done
+	exit 1
+}
+
+# expect CODE ARGS… runs the command, which must end with CODE within 30 s.
+expect() {
+	local want=$1 code=0
+	shift
+	timeout 30 "$ackwise" "$@" >"$work/out" 2>"$work/err" || code=$?
+	[ "$code" = "$want" ] || die "ackwise $*: exit code $code, want $want"
+	# A call that was refused says why; 3 is a finding, which is output.
+	if [ "$want" = 1 ] || [ "$want" = 2 ]; then
+		[ -s "$work/err" ] || die "ackwise $*: failed without a word on standard error"
+	fi
+}
+
+# says TEXT checks the last call's output or error text.
+says() { grep -qF -- "$1" "$work/out" "$work/err" || die "expected to read: $1"; }
+
+echo "smoke: version and usage"
+expect 0 version
+says ackwise
+expect 0 --help
+says consume
+expect 2 no-such-command
+expect 2 publish                      # no directory, no topic
+expect 2 publish --dir "$dir" --no-such-flag orders
+
+echo "smoke: unknown things are errors, and make nothing"
+expect 1 publish --dir "$dir" orders /dev/null
+[ ! -e "$dir" ] || die "a publish without --create made the directory"
+
+echo "smoke: publish"
+seq 1 100 | sed 's/.*/{"id":"o-&","customer":"c-&","amount":&}/' >"$work/in"
+expect 0 publish --dir "$dir" --create --id-field id --key-field customer --print-ids \
+	orders "$work/in"
+[ "$(wc -l <"$work/out")" = 100 ] || die "100 lines published, but not 100 IDs printed"
+cut -d'"' -f4 "$work/in" | cmp -s - "$work/out" || die "the printed IDs are not those published"
+expect 0 publish --dir "$dir" --create --id-field id --print-ids --key-field customer \
+	orders "$work/in" # again: duplicates, whose IDs are printed too
+[ "$(wc -l <"$work/out")" = 100 ] || die "a repeated publish did not print 100 IDs"
+expect 1 publish --dir "$dir" order "$work/in"
+says orders # the nearest name
+expect 2 publish --dir "$dir" --create .hidden "$work/in"
+says hidden
+printf 'not JSON\n' >"$work/bad"
+expect 1 publish --dir "$dir" --id-field id --on-bad stop orders "$work/bad"
+says 1 # the line number
+
+echo "smoke: consume"
+expect 1 consume --dir "$dir" --until-empty --exec true orders/billing # no such subscription
+expect 0 consume --dir "$dir" --create --until-empty --print-acks --exec "cat >>'$work/got'" \
+	--concurrency 4 orders/billing
+[ "$(sort -u "$work/out" | wc -l)" = 100 ] || die "not every message was acked"
+[ "$(wc -l <"$work/out")" = 100 ] || die "an ack was printed twice"
+[ "$(tr -d '\n' <"$work/got" | grep -oE '"id":"o-[0-9]+"' | sort -u | wc -l)" = 100 ] ||
+	die "not every message reached its handler"
+expect 0 consume --dir "$dir" --until-empty --print-acks --exec true orders/billing
+[ ! -s "$work/out" ] || die "an acked message came back"
+
+echo "smoke: a handler that fails makes dead letters"
+head -5 "$work/in" >"$work/few" # few, so that the breaker does not take the target for down
+expect 0 publish --dir "$dir" --create --id-field id returns "$work/few"
+expect 0 consume --dir "$dir" --create --until-empty --exec false --max-failures 2 \
+	--backoff 1ms returns/broken
+expect 0 dead list --dir "$dir" --json returns/broken
+[ "$(grep -oE '"o-[0-9]+"' "$work/out" | sort -u | wc -l)" = 5 ] ||
+	die "not every message is among the dead letters"
+
+echo "smoke: the books and the directory"
+expect 0 audit --dir "$dir"
+expect 0 verify --dir "$dir"
+
+echo "smoke: damage is found and named"
+cp -r "$dir" "$work/damaged"
+file=$(grep -rlaF '"id":"o-3"' "$work/damaged" | sort | sed -n 1p) || die "no file holds o-3"
+offset=$(grep -aboF '"id":"o-3"' "$file" | sed -n 1p | cut -d: -f1)
+printf 'X' | dd of="$file" bs=1 seek="$offset" conv=notrunc status=none
+expect 3 verify --dir "$work/damaged"
+says "$(basename "$file")"
+
+echo "smoke: ok"
