@@ -211,6 +211,9 @@ func (s *Store) changeDead(ctx context.Context, topic, sub string, f DeadFilter,
 
 // ParkedKeys lists the keys that are parked or draining, longest first, at most max.
 func (s *Store) ParkedKeys(ctx context.Context, topic, sub string, max int) ([]ParkedKey, error) {
+	if err := atLeast("max", max, 1); err != nil {
+		return nil, err
+	}
 	var keys []state.ParkedKey
 	err := s.view(topic, sub, func(q *state.Sub) { keys = s.st.ParkedKeys(q) })
 	if err != nil {

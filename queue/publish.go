@@ -122,7 +122,7 @@ func (s *Store) publishOne(now int64, delay time.Duration, m *ackwise.Message) (
 				ackwise.ErrIDConflict)), nil
 		case seen:
 			// The sync that covers this record covers the first copy too.
-			again := &state.ProducedAgain{Topic: t.ID, Count: 1}
+			again := t.ProducedAgain()
 			if err := s.st.Do(again); err != nil {
 				return refused(ackwise.ResultRetryable, m.ID, err), nil
 			}

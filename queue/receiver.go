@@ -303,7 +303,8 @@ func (s *Store) settleOne(r *Receiver, st *ackwise.Settlement) (
 		}
 	}
 	until := now + delay.Milliseconds()
-	records, already, err := s.st.Settle(now, q, tok.seq, tok.gen, *st, until)
+	records, already, err := s.st.Settle(now, state.Settling{Sub: q, Seq: tok.seq, Gen: tok.gen,
+		Outcome: st.Outcome, Reason: st.Reason, Until: until})
 	result := ackwise.SettleResult{Err: err, Already: already}
 	if err == nil && st.Outcome == ackwise.OutcomeExtend {
 		result.Deadline = s.clock.wall(until)
@@ -333,8 +334,8 @@ func (r *Receiver) Keep(ctx context.Context, held []ackwise.LeaseToken) error {
 		if keep[gen] {
 			return
 		}
-		made, _, err := s.st.Settle(now, r.sub, seq, gen,
-			ackwise.Settlement{Outcome: ackwise.OutcomeRelease}, 0)
+		made, _, err := s.st.Settle(now, state.Settling{Sub: r.sub, Seq: seq, Gen: gen,
+			Outcome: ackwise.OutcomeRelease})
 		if err == nil {
 			records = append(records, made...)
 		}

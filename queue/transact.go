@@ -26,7 +26,8 @@ func (s *Store) Get(ctx context.Context, table, key string) (Entry, error) {
 
 // Keys lists the keys of a table that begin with prefix, sorted, at most max.
 func (s *Store) Keys(ctx context.Context, table, prefix string, max int) ([]string, error) {
-	if err := ackwise.ValidateName("table", table); err != nil {
+	err := errors.Join(ackwise.ValidateName("table", table), atLeast("max", max, 1))
+	if err != nil {
 		return nil, err
 	}
 	s.mu.Lock()
@@ -176,7 +177,13 @@ func (s *Store) settleAll(ss []ackwise.Settlement) ([]state.Record, error) {
 			return nil, ackwise.ErrBadToken
 		}
 		seen[ss[i].Token] = true
-		if err := s.st.CanSettle(tok.sub, tok.seq, tok.gen, ss[i]); err != nil {
+		q := s.st.SubByID(tok.sub)
+		if q == nil {
+			return nil, ackwise.ErrBadToken
+		}
+		err = s.st.CanSettle(state.Settling{Sub: q, Seq: tok.seq, Gen: tok.gen,
+			Outcome: ss[i].Outcome})
+		if err != nil {
 			return nil, err
 		}
 	}
@@ -240,7 +247,7 @@ func (s *Store) planPublishes(c *Commit) (publishPlan, error) {
 			return plan, fmt.Errorf("message %q: %w", m.ID, ackwise.ErrIDConflict)
 		case seen:
 			plan.results[i].Position, plan.results[i].Duplicate = position(pos), true
-			plan.again = append(plan.again, &state.ProducedAgain{Topic: t.ID, Count: 1})
+			plan.again = append(plan.again, t.ProducedAgain())
 		default:
 			plan.messages[i] = r
 		}

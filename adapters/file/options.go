@@ -77,10 +77,11 @@ type SourceOptions struct {
 
 	// Format is how a message stands on a line. Default: Body.
 	Format Format
-	// IDField and KeyField name the field of a line, then a JSON object, that is its message's ID
-	// and key: a string or a number. Only with Body. Default: "", the ID is the path and the
-	// line's offset, and there is no key.
-	IDField  string
+	// IDField names the field of a line, then a JSON object, that is its message's ID: a string or
+	// a number. Only with Body. Default: "", the ID is the path and the line's offset.
+	IDField string
+	// KeyField names the field of a line, then a JSON object, that is its message's key: a string
+	// or a number. Only with Body. Default: "", there is no key.
 	KeyField string
 	// OnBad is what a line does that is no message. Default: StopAtBad.
 	OnBad OnBad

@@ -140,7 +140,7 @@ func (s *Sink) append(ctx context.Context, text []byte) (
 	}
 	defer func() { s.turn <- struct{}{} }()
 	if s.broken != nil {
-		return ackwise.ResultNotAttempted, "", fmt.Errorf("%w: %w", ackwise.ErrClosed, s.broken)
+		return ackwise.ResultNotAttempted, "", s.broken
 	}
 	if len(text) > 0 {
 		if err := s.write(text); err != nil {
@@ -163,25 +163,30 @@ func (s *Sink) write(text []byte) error {
 	_, err := s.w.Write(text)
 	if s.f == nil {
 		if err != nil {
-			s.broken = fmt.Errorf("write %s: %w", s.name, err)
+			s.breakBy(fmt.Errorf("write %s: %w", s.name, err))
 		}
 		return s.broken
 	}
 	if err != nil {
 		err = fmt.Errorf("write %s: %w", s.name, err)
 		if cut := s.f.Truncate(s.size); cut != nil { // our own bytes only
-			s.broken = fmt.Errorf("%w (and what was written of it cannot be cut: %w)", err, cut)
-			return s.broken
+			return s.breakBy(fmt.Errorf("%w (and what was written of it cannot be cut: %w)", err, cut))
 		}
 		return err
 	}
 	if err := s.f.Sync(); err != nil {
 		// What the system says of this file from now on cannot be relied on.
-		s.broken = fmt.Errorf("sync %s: %w", s.name, err)
-		return s.broken
+		return s.breakBy(fmt.Errorf("sync %s: %w", s.name, err))
 	}
 	s.size += int64(len(text))
 	return nil
+}
+
+// breakBy lets the sink take nothing more. The error is ackwise.ErrClosed too, so that whoever
+// publishes stops instead of trying again.
+func (s *Sink) breakBy(err error) error {
+	s.broken = fmt.Errorf("%w: %w", ackwise.ErrClosed, err)
+	return s.broken
 }
 
 // Close gives the file up. A stream stays open.

@@ -48,8 +48,7 @@ func (c *benchCmd) Run(a *app) error {
 		Window: time.Duration(c.Seconds * float64(time.Second)), Rounds: c.Rounds, Seed: c.Seed,
 		Progress: tell})
 	shown.stop()
-	var invalid *ackwise.InvalidError
-	if errors.As(err, &invalid) {
+	if _, invalid := errors.AsType[*ackwise.InvalidError](err); invalid {
 		return usage(err, "")
 	}
 	if err != nil {

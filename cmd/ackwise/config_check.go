@@ -29,11 +29,12 @@ func (c *config) check(d *configReader) {
 		p := &c.Pipelines[i]
 		before := len(d.faults)
 		p.check(d)
+		bad := len(d.faults) > before
 		if p.Name != "" {
 			once(names, p.Name, p.at("name"), fmt.Sprintf("the name %q", p.Name))
 		}
 		switch {
-		case len(d.faults) > before:
+		case bad:
 		case p.from.is("-"):
 			once(places, "-", p.at("from"), "standard input")
 		case p.from.is("file://"):

@@ -118,6 +118,14 @@ func (f *flow) observe(e ackwise.Event) {
 	}
 }
 
+// handled is how many messages were acked because they were handled.
+func (f *flow) handled() int64 {
+	if f.deadLetters != nil {
+		return f.acked.Load() - f.dead.Load()
+	}
+	return f.acked.Load()
+}
+
 // settled is told of every settlement.
 func (f *flow) settled(token ackwise.LeaseToken, err error) {
 	if f.pipe != nil {
@@ -147,7 +155,7 @@ func (f *flow) run(ctx context.Context) error {
 		!errors.Is(cause, context.Canceled) {
 		err = cause
 	}
-	f.r.log.Info("pipeline ended", "pipeline", f.cfg.Name, "acked", f.done(),
+	f.r.log.Info("pipeline ended", "pipeline", f.cfg.Name, "acked", f.handled(),
 		"dead", f.dead.Load(), "skipped", f.skipped.Load())
 	return f.named(err)
 }

@@ -207,8 +207,7 @@ func TestRefusedPublishEndsTheMeasurement(t *testing.T) {
 	err := b.withStore(t.Context(), queue.SubscriptionOptions{}, func(s *queue.Store) error {
 		return publishOne(t.Context(), s, ackwise.Message{Topic: "other"})
 	})
-	var notFound *ackwise.NotFoundError
-	if !errors.As(err, &notFound) {
+	if _, ok := errors.AsType[*ackwise.NotFoundError](err); !ok {
 		t.Errorf("got %v", err)
 	}
 	l := load{publishers: 1, window: 10 * time.Millisecond, bodies: [][]byte{make([]byte, 2<<20)}}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/ackwise/ackwise"
@@ -229,12 +230,14 @@ func cancelsReceive(b *bench) {
 	for i := range n {
 		ctx, cancel := context.WithCancel(b.ctx)
 		name := fmt.Sprint("m", i)
-		published := make(chan struct{})
-		go func() { // ends with its publish
-			defer close(published)
+		var publisher sync.WaitGroup
+		publisher.Go(func() { // ends with its publish
+			if i%4 == 0 { // surely before there is anything to receive
+				cancel()
+			}
 			b.Publish(b.ctx, messages(name))
 			cancel()
-		}()
+		})
 		ds, err := r.Receive(ctx, 10)
 		if errors.Is(err, context.Canceled) {
 			cancelled++
@@ -245,7 +248,7 @@ func cancelsReceive(b *bench) {
 			seen[d.ID] = true
 			b.ack(r, d)
 		}
-		<-published
+		publisher.Wait()
 	}
 	for len(seen) < n {
 		for _, d := range b.receive(r, 1) {

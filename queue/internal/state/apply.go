@@ -119,14 +119,14 @@ func (r *TablePut) apply(s *State) {
 	s.tableVersion = max(s.tableVersion, r.Version)
 }
 
-func (r *Trim) check(s *State) error { return fits(s.topics[r.Topic] != nil) }
-func (r *Trim) apply(s *State) {
+func (r *trimRecord) check(s *State) error { return fits(s.topics[r.Topic] != nil) }
+func (r *trimRecord) apply(s *State) {
 	s.Now = max(s.Now, r.Now)
 	s.trimTo(s.topics[r.Topic], r.To)
 }
 
-func (r *ProducedAgain) check(s *State) error { return fits(s.topics[r.Topic] != nil) }
-func (r *ProducedAgain) apply(s *State)       { s.topics[r.Topic].Again += int64(r.Count) }
+func (r *producedAgainRecord) check(s *State) error { return fits(s.topics[r.Topic] != nil) }
+func (r *producedAgainRecord) apply(s *State)       { s.topics[r.Topic].Again += int64(r.Count) }
 
 func (r *Committed) check(*State) error { return nil }
 func (r *Committed) apply(s *State) {
@@ -165,8 +165,8 @@ func (s *State) Committed(id string) bool { return s.commits.ids[id] }
 // NextTableVersion is the version for the next write of a table.
 func (s *State) NextTableVersion() uint64 { return s.tableVersion + 1 }
 
-func (r *AckLost) check(s *State) error { return fits(s.subs[r.Sub] != nil) }
-func (r *AckLost) apply(s *State) {
+func (r *ackLostRecord) check(s *State) error { return fits(s.subs[r.Sub] != nil) }
+func (r *ackLostRecord) apply(s *State) {
 	q := s.subs[r.Sub]
 	lost := s.remembered(r.Gen)
 	if lost == nil || lost.told || lost.next == 0 {

@@ -44,24 +44,24 @@ func (r *DeleteSub) Append(b []byte) []byte {
 }
 
 // Type returns the record's type.
-func (r *Due) Type() byte { return typeDue }
+func (r *dueRecord) Type() byte { return typeDue }
 
 // Append encodes the record.
-func (r *Due) Append(b []byte) []byte {
+func (r *dueRecord) Append(b []byte) []byte {
 	return putUint(putUint(putInt(b, r.Now), r.Topic), uint64(r.Count))
 }
 
 // Type returns the record's type.
-func (r *Pull) Type() byte { return typePull }
+func (r *pullRecord) Type() byte { return typePull }
 
 // Append encodes the record.
-func (r *Pull) Append(b []byte) []byte { return putUint(putUint(b, r.Sub), r.To) }
+func (r *pullRecord) Append(b []byte) []byte { return putUint(putUint(b, r.Sub), r.To) }
 
 // Type returns the record's type.
-func (r *Lease) Type() byte { return typeLease }
+func (r *leaseRecord) Type() byte { return typeLease }
 
 // Append encodes the record.
-func (r *Lease) Append(b []byte) []byte {
+func (r *leaseRecord) Append(b []byte) []byte {
 	b = putUint(putUint(putInt(b, r.Now), r.Sub), r.Session)
 	b = putSeqs(putUint(putInt(b, r.Deadline), r.Gen), r.Seqs)
 	for _, n := range r.Runs {
@@ -71,28 +71,28 @@ func (r *Lease) Append(b []byte) []byte {
 }
 
 // Type returns the record's type.
-func (r *Settle) Type() byte { return typeSettle }
+func (r *settleRecord) Type() byte { return typeSettle }
 
 // Append encodes the record.
-func (r *Settle) Append(b []byte) []byte {
+func (r *settleRecord) Append(b []byte) []byte {
 	b = putUint(putUint(putInt(b, r.Now), r.Sub), r.Seq)
 	b = append(b, byte(r.Outcome))
 	return putString(putInt(b, r.Until), r.Reason)
 }
 
 // Type returns the record's type.
-func (r *Expire) Type() byte { return typeExpire }
+func (r *expireRecord) Type() byte { return typeExpire }
 
 // Append encodes the record.
-func (r *Expire) Append(b []byte) []byte {
+func (r *expireRecord) Append(b []byte) []byte {
 	return putSeqs(putUint(putInt(b, r.Now), r.Sub), r.Seqs)
 }
 
 // Type returns the record's type.
-func (r *Wake) Type() byte { return typeWake }
+func (r *wakeRecord) Type() byte { return typeWake }
 
 // Append encodes the record.
-func (r *Wake) Append(b []byte) []byte {
+func (r *wakeRecord) Append(b []byte) []byte {
 	return putUint(putUint(putInt(b, r.Now), r.Sub), uint64(r.Count))
 }
 
@@ -115,18 +115,18 @@ func (r *EndSession) Append(b []byte) []byte {
 }
 
 // Type returns the record's type.
-func (r *Redrive) Type() byte { return typeRedrive }
+func (r *redriveRecord) Type() byte { return typeRedrive }
 
 // Append encodes the record.
-func (r *Redrive) Append(b []byte) []byte {
+func (r *redriveRecord) Append(b []byte) []byte {
 	return putBool(putUint(putUint(putInt(b, r.Now), r.Sub), r.Seq), r.Redo)
 }
 
 // Type returns the record's type.
-func (r *DropDead) Type() byte { return typeDropDead }
+func (r *dropDeadRecord) Type() byte { return typeDropDead }
 
 // Append encodes the record.
-func (r *DropDead) Append(b []byte) []byte {
+func (r *dropDeadRecord) Append(b []byte) []byte {
 	return putString(putUint(putUint(putInt(b, r.Now), r.Sub), r.Seq), r.Reason)
 }
 
@@ -143,22 +143,24 @@ func (r *TablePut) Append(b []byte) []byte {
 }
 
 // Type returns the record's type.
-func (r *Trim) Type() byte { return typeTrim }
+func (r *trimRecord) Type() byte { return typeTrim }
 
 // Append encodes the record.
-func (r *Trim) Append(b []byte) []byte { return putUint(putUint(putInt(b, r.Now), r.Topic), r.To) }
+func (r *trimRecord) Append(b []byte) []byte {
+	return putUint(putUint(putInt(b, r.Now), r.Topic), r.To)
+}
 
 // Type returns the record's type.
-func (r *AckLost) Type() byte { return typeAckLost }
+func (r *ackLostRecord) Type() byte { return typeAckLost }
 
 // Append encodes the record.
-func (r *AckLost) Append(b []byte) []byte { return putUint(putUint(b, r.Sub), r.Gen) }
+func (r *ackLostRecord) Append(b []byte) []byte { return putUint(putUint(b, r.Sub), r.Gen) }
 
 // Type returns the record's type.
-func (r *ProducedAgain) Type() byte { return typeProducedAgain }
+func (r *producedAgainRecord) Type() byte { return typeProducedAgain }
 
 // Append encodes the record.
-func (r *ProducedAgain) Append(b []byte) []byte {
+func (r *producedAgainRecord) Append(b []byte) []byte {
 	return putUint(putUint(b, r.Topic), uint64(r.Count))
 }
 

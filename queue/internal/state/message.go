@@ -99,9 +99,9 @@ func bytesOf(b []byte, own bool) []byte {
 	return append(make([]byte, 0, len(b)), b...)
 }
 
-// LaneOf is the lane of a key: a 64-bit FNV-1a hash, 0 for no key. Two keys of one hash share a
+// laneHash is the lane of a key: a 64-bit FNV-1a hash, 0 for no key. Two keys of one hash share a
 // lane: they wait for each other, and nothing worse.
-func LaneOf(key string) uint64 {
+func laneHash(key string) uint64 {
 	if key == "" {
 		return 0
 	}

@@ -7,11 +7,11 @@ import (
 	"github.com/ackwise/ackwise"
 )
 
-func (r *Due) check(s *State) error {
+func (r *dueRecord) check(s *State) error {
 	t := s.topics[r.Topic]
 	return fits(t != nil && r.Count <= len(t.schedule))
 }
-func (r *Due) apply(s *State) {
+func (r *dueRecord) apply(s *State) {
 	s.Now = max(s.Now, r.Now)
 	t := s.topics[r.Topic]
 	for range r.Count {
@@ -23,13 +23,13 @@ func (r *Due) apply(s *State) {
 	s.trim(t)
 }
 
-func (r *Pull) check(s *State) error {
+func (r *pullRecord) check(s *State) error {
 	q := s.subs[r.Sub]
 	return fits(q != nil && r.To >= q.cursor && r.To <= q.Topic.index.next)
 }
-func (r *Pull) apply(s *State) { s.pullTo(s.subs[r.Sub], r.To) }
+func (r *pullRecord) apply(s *State) { s.pullTo(s.subs[r.Sub], r.To) }
 
-func (r *Lease) check(s *State) error {
+func (r *leaseRecord) check(s *State) error {
 	q, ss := s.subs[r.Sub], s.sessions[r.Session]
 	if q == nil || ss == nil || ss.Sub != q {
 		return errUnknownNumber
@@ -42,7 +42,7 @@ func (r *Lease) check(s *State) error {
 	}
 	return nil
 }
-func (r *Lease) apply(s *State) {
+func (r *leaseRecord) apply(s *State) {
 	s.Now = max(s.Now, r.Now)
 	q, ss := s.subs[r.Sub], s.sessions[r.Session]
 	for i, seq := range r.Seqs {
@@ -135,7 +135,7 @@ func (q *Sub) retell(e *entry, how End, reason string) {
 	}
 }
 
-func (r *Settle) check(s *State) error {
+func (r *settleRecord) check(s *State) error {
 	q := s.subs[r.Sub]
 	if q == nil {
 		return errUnknownNumber
@@ -143,7 +143,7 @@ func (r *Settle) check(s *State) error {
 	_, ok := q.bySequence(r.Seq)
 	return fits(ok)
 }
-func (r *Settle) apply(s *State) {
+func (r *settleRecord) apply(s *State) {
 	s.Now = max(s.Now, r.Now)
 	q := s.subs[r.Sub]
 	slot, _ := q.bySequence(r.Seq)
@@ -225,11 +225,11 @@ func (s *State) die(q *Sub, slot int32, now int64) {
 	s.settleLane(q, e.lane)
 }
 
-func (r *Wake) check(s *State) error {
+func (r *wakeRecord) check(s *State) error {
 	q := s.subs[r.Sub]
 	return fits(q != nil && r.Count <= len(q.delayed.slots))
 }
-func (r *Wake) apply(s *State) {
+func (r *wakeRecord) apply(s *State) {
 	s.Now = max(s.Now, r.Now)
 	q := s.subs[r.Sub]
 	for range r.Count {
@@ -240,7 +240,7 @@ func (r *Wake) apply(s *State) {
 	}
 }
 
-func (r *Expire) check(s *State) error {
+func (r *expireRecord) check(s *State) error {
 	q := s.subs[r.Sub]
 	if q == nil {
 		return errUnknownNumber
@@ -252,7 +252,7 @@ func (r *Expire) check(s *State) error {
 	}
 	return nil
 }
-func (r *Expire) apply(s *State) {
+func (r *expireRecord) apply(s *State) {
 	s.Now = max(s.Now, r.Now)
 	q := s.subs[r.Sub]
 	for _, seq := range r.Seqs {
@@ -312,8 +312,8 @@ func (r *EndSession) apply(s *State) {
 	s.forgetSession(ss)
 }
 
-func (r *Redrive) check(s *State) error { return checkDead(s, r.Sub, r.Seq) }
-func (r *Redrive) apply(s *State) {
+func (r *redriveRecord) check(s *State) error { return checkDead(s, r.Sub, r.Seq) }
+func (r *redriveRecord) apply(s *State) {
 	s.Now = max(s.Now, r.Now)
 	q := s.subs[r.Sub]
 	slot, _ := q.bySequence(r.Seq)
@@ -338,8 +338,8 @@ func (r *Redrive) apply(s *State) {
 	s.offer(q, slot)
 }
 
-func (r *DropDead) check(s *State) error { return checkDead(s, r.Sub, r.Seq) }
-func (r *DropDead) apply(s *State) {
+func (r *dropDeadRecord) check(s *State) error { return checkDead(s, r.Sub, r.Seq) }
+func (r *dropDeadRecord) apply(s *State) {
 	s.Now = max(s.Now, r.Now)
 	q := s.subs[r.Sub]
 	slot, _ := q.bySequence(r.Seq)

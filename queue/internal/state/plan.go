@@ -110,7 +110,7 @@ func (s *State) pullFor(q *Sub, a Ask) Record {
 	if q.cursor == from {
 		return nil
 	}
-	return &Pull{Sub: q.ID, To: q.cursor}
+	return &pullRecord{Sub: q.ID, To: q.cursor}
 }
 
 // choose takes what comes next: first one message of each key, then the rest of their runs.
@@ -146,7 +146,7 @@ func (q *Sub) choose(a Ask) []int32 {
 func (s *State) lease(now int64, a Ask, slots []int32) ([]Record, []HandOut) {
 	q := a.Session.Sub
 	slices.SortFunc(slots, func(x, y int32) int { return cmp.Compare(q.entry(x).seq, q.entry(y).seq) })
-	r := &Lease{Now: now, Sub: q.ID, Session: a.Session.ID, Deadline: now + a.Lease, Gen: s.gen + 1,
+	r := &leaseRecord{Now: now, Sub: q.ID, Session: a.Session.ID, Deadline: now + a.Lease, Gen: s.gen + 1,
 		Seqs: make([]uint64, len(slots)), Runs: make([]uint32, len(slots))}
 	first := make(map[uint64]int)
 	for i, slot := range slots {
@@ -178,26 +178,31 @@ func (e *entry) counts() ackwise.Counts {
 		Crashes: int(e.crashes), Redrives: int(e.redrives)}
 }
 
-// Settle carries out one settlement of the hand-out gen of the message seq, if it may: the records
-// that say so come back already applied. until is when a nacked or snoozed message is ready, or an
-// extended lease ends.
-func (s *State) Settle(now int64, q *Sub, seq, gen uint64, st ackwise.Settlement, until int64) (
-	records []Record, already bool, err error) {
-	slot, here := q.bySequence(seq)
-	if !here || q.entry(slot).gen != gen {
-		return s.settleOld(q, gen, st)
+// Settling is a settlement of the hand-out Gen of the message Seq.
+type Settling struct {
+	Sub      *Sub
+	Seq, Gen uint64
+	Outcome  ackwise.Outcome
+	Reason   string
+	Until    int64 // when a nacked or snoozed message is ready, or an extended lease ends
+}
+
+// Settle carries out one settlement, if it may: the records that say so come back already applied.
+func (s *State) Settle(now int64, x Settling) (records []Record, already bool, err error) {
+	q := x.Sub
+	slot, here := q.bySequence(x.Seq)
+	if !here || q.entry(slot).gen != x.Gen {
+		return s.settleOld(x)
 	}
 	e := q.entry(slot)
-	if e.place != InFlight {
-		if !e.ended.loss() || !lateAllowed(st.Outcome) {
-			return s.settleOld(q, gen, st)
-		}
+	if e.place != InFlight && (!e.ended.loss() || !lateAllowed(x.Outcome)) {
+		return s.settleOld(x)
 	}
-	if err := q.runOrder(e, st.Outcome); err != nil {
+	if err := q.runOrder(e, x.Outcome); err != nil {
 		return nil, false, err
 	}
-	r := &Settle{Now: now, Sub: q.ID, Seq: seq, Outcome: st.Outcome, Until: until,
-		Reason: ackwise.CutError(st.Reason)}
+	r := &settleRecord{Now: now, Sub: q.ID, Seq: x.Seq, Outcome: x.Outcome, Until: x.Until,
+		Reason: ackwise.CutError(x.Reason)}
 	r.apply(s)
 	return []Record{r}, false, nil
 }
@@ -230,18 +235,18 @@ func (q *Sub) runOrder(e *entry, o ackwise.Outcome) error {
 }
 
 // settleOld answers a settlement of a hand-out that has ended.
-func (s *State) settleOld(q *Sub, gen uint64, st ackwise.Settlement) ([]Record, bool, error) {
-	old := s.remembered(gen)
+func (s *State) settleOld(x Settling) ([]Record, bool, error) {
+	old := s.remembered(x.Gen)
 	switch {
-	case old == nil || old.sub != q.ID:
+	case old == nil || old.sub != x.Sub.ID:
 		return nil, false, ackwise.ErrLeaseLost
-	case !old.how.loss() && old.how == endOf(st.Outcome):
+	case !old.how.loss() && old.how == endOf(x.Outcome):
 		return nil, true, nil
 	case !old.how.loss():
 		return nil, false, ackwise.ErrSettled
-	case st.Outcome == ackwise.OutcomeAck && old.next != 0 && !old.told &&
+	case x.Outcome == ackwise.OutcomeAck && old.next != 0 && !old.told &&
 		old.how != EndTakenBack:
-		r := &AckLost{Sub: q.ID, Gen: gen}
+		r := &ackLostRecord{Sub: x.Sub.ID, Gen: x.Gen}
 		r.apply(s)
 		return []Record{r}, false, ackwise.ErrLeaseLost
 	}
@@ -250,16 +255,13 @@ func (s *State) settleOld(q *Sub, gen uint64, st ackwise.Settlement) ([]Record, 
 
 // CanSettle reports why a settlement in a transaction would be refused. A transaction is fenced more
 // strictly than a single settlement: its effects count only while it still holds the lease.
-func (s *State) CanSettle(sub uint32, seq, gen uint64, st ackwise.Settlement) error {
-	q := s.subs[sub]
-	if q == nil {
-		return ackwise.ErrBadToken
+func (s *State) CanSettle(x Settling) error {
+	q := x.Sub
+	slot, here := q.bySequence(x.Seq)
+	if here && q.entry(slot).gen == x.Gen && q.entry(slot).place == InFlight {
+		return q.runOrder(q.entry(slot), x.Outcome)
 	}
-	slot, here := q.bySequence(seq)
-	if here && q.entry(slot).gen == gen && q.entry(slot).place == InFlight {
-		return q.runOrder(q.entry(slot), st.Outcome)
-	}
-	if old := s.remembered(gen); old != nil && !old.how.loss() {
+	if old := s.remembered(x.Gen); old != nil && !old.how.loss() {
 		return ackwise.ErrSettled
 	}
 	return ackwise.ErrLeaseLost

@@ -81,22 +81,22 @@ type DeleteSub struct {
 	Reason string
 }
 
-// Due lets the first Count scheduled messages of a topic take their places.
-type Due struct {
+// dueRecord lets the first Count scheduled messages of a topic take their places.
+type dueRecord struct {
 	Now   int64
 	Topic uint32
 	Count int
 }
 
-// Pull takes a topic's messages up to the sequence To into a subscription.
-type Pull struct {
+// pullRecord takes a topic's messages up to the sequence To into a subscription.
+type pullRecord struct {
 	Sub uint32
 	To  uint64
 }
 
-// Lease hands messages out to a session. The n-th gets the generation Gen + n. Runs holds, for
+// leaseRecord hands messages out to a session. The n-th gets the generation Gen + n. Runs holds, for
 // each, how many before it in the same key run.
-type Lease struct {
+type leaseRecord struct {
 	Now      int64
 	Sub      uint32
 	Session  uint32
@@ -106,8 +106,8 @@ type Lease struct {
 	Runs     []uint32
 }
 
-// Settle ends one hand-out, or extends it.
-type Settle struct {
+// settleRecord ends one hand-out, or extends it.
+type settleRecord struct {
 	Now     int64
 	Sub     uint32
 	Seq     uint64
@@ -116,15 +116,15 @@ type Settle struct {
 	Reason  string
 }
 
-// Expire ends hand-outs whose leases ran out in living sessions.
-type Expire struct {
+// expireRecord ends hand-outs whose leases ran out in living sessions.
+type expireRecord struct {
 	Now  int64
 	Sub  uint32
 	Seqs []uint64
 }
 
-// Wake makes the first Count delayed messages of a subscription ready.
-type Wake struct {
+// wakeRecord makes the first Count delayed messages of a subscription ready.
+type wakeRecord struct {
 	Now   int64
 	Sub   uint32
 	Count int
@@ -148,16 +148,16 @@ type EndSession struct {
 	How End
 }
 
-// Redrive brings a dead letter back to the head of its key.
-type Redrive struct {
+// redriveRecord brings a dead letter back to the head of its key.
+type redriveRecord struct {
 	Now  int64
 	Sub  uint32
 	Seq  uint64
 	Redo bool
 }
 
-// DropDead drops a dead letter.
-type DropDead struct {
+// dropDeadRecord drops a dead letter.
+type dropDeadRecord struct {
 	Now    int64
 	Sub    uint32
 	Seq    uint64
@@ -171,22 +171,22 @@ type TablePut struct {
 	Version    uint64
 }
 
-// Trim lets go of a topic's messages before a sequence, by its retention.
-type Trim struct {
+// trimRecord lets go of a topic's messages before a sequence, by its retention.
+type trimRecord struct {
 	Now   int64
 	Topic uint32
 	To    uint64
 }
 
-// AckLost remembers that the handler of a lost hand-out had succeeded: the cause of the hand-out
+// ackLostRecord remembers that the handler of a lost hand-out had succeeded: the cause of the hand-out
 // that followed becomes ack-lost, and both counters move.
-type AckLost struct {
+type ackLostRecord struct {
 	Sub uint32
 	Gen uint64
 }
 
-// ProducedAgain counts repeats that dedup suppressed.
-type ProducedAgain struct {
+// producedAgainRecord counts repeats that dedup suppressed.
+type producedAgainRecord struct {
 	Topic uint32
 	Count int
 }
@@ -237,7 +237,7 @@ func (d *decoder) record(typ byte) Record {
 		}
 		return r
 	case typeProducedAgain:
-		return &ProducedAgain{Topic: d.u32(), Count: int(d.uint())}
+		return &producedAgainRecord{Topic: d.u32(), Count: int(d.uint())}
 	case typeCommitted:
 		return &Committed{ID: d.string()}
 	}
@@ -248,11 +248,11 @@ func (d *decoder) record(typ byte) Record {
 func (d *decoder) movement(typ byte) Record {
 	switch typ {
 	case typeDue:
-		return &Due{Now: d.int(), Topic: d.u32(), Count: int(d.uint())}
+		return &dueRecord{Now: d.int(), Topic: d.u32(), Count: int(d.uint())}
 	case typePull:
-		return &Pull{Sub: d.u32(), To: d.uint()}
+		return &pullRecord{Sub: d.u32(), To: d.uint()}
 	case typeLease:
-		r := &Lease{Now: d.int(), Sub: d.u32(), Session: d.u32(), Deadline: d.int(),
+		r := &leaseRecord{Now: d.int(), Sub: d.u32(), Session: d.u32(), Deadline: d.int(),
 			Gen: d.uint(), Seqs: d.seqs()}
 		r.Runs = make([]uint32, len(r.Seqs))
 		for i := range r.Runs {
@@ -260,20 +260,20 @@ func (d *decoder) movement(typ byte) Record {
 		}
 		return r
 	case typeSettle:
-		return &Settle{Now: d.int(), Sub: d.u32(), Seq: d.uint(),
+		return &settleRecord{Now: d.int(), Sub: d.u32(), Seq: d.uint(),
 			Outcome: ackwise.Outcome(d.byte()), Until: d.int(), Reason: d.string()}
 	case typeExpire:
-		return &Expire{Now: d.int(), Sub: d.u32(), Seqs: d.seqs()}
+		return &expireRecord{Now: d.int(), Sub: d.u32(), Seqs: d.seqs()}
 	case typeWake:
-		return &Wake{Now: d.int(), Sub: d.u32(), Count: int(d.uint())}
+		return &wakeRecord{Now: d.int(), Sub: d.u32(), Count: int(d.uint())}
 	case typeRedrive:
-		return &Redrive{Now: d.int(), Sub: d.u32(), Seq: d.uint(), Redo: d.bool()}
+		return &redriveRecord{Now: d.int(), Sub: d.u32(), Seq: d.uint(), Redo: d.bool()}
 	case typeDropDead:
-		return &DropDead{Now: d.int(), Sub: d.u32(), Seq: d.uint(), Reason: d.string()}
+		return &dropDeadRecord{Now: d.int(), Sub: d.u32(), Seq: d.uint(), Reason: d.string()}
 	case typeTrim:
-		return &Trim{Now: d.int(), Topic: d.u32(), To: d.uint()}
+		return &trimRecord{Now: d.int(), Topic: d.u32(), To: d.uint()}
 	case typeAckLost:
-		return &AckLost{Sub: d.u32(), Gen: d.uint()}
+		return &ackLostRecord{Sub: d.u32(), Gen: d.uint()}
 	}
 	return nil
 }

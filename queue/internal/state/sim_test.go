@@ -191,7 +191,7 @@ func (s *sim) settle() {
 	case ackwise.OutcomeAck, ackwise.OutcomeRelease, ackwise.OutcomeDead, ackwise.OutcomeDrop:
 	}
 	before := q.Causes[ackwise.CauseAckLost]
-	records, already, err := s.live.Settle(s.now, q, h.Seq, h.Gen, st, until)
+	records, already, err := s.live.Settle(s.now, settling(q, h, st, until))
 	s.log(records...)
 	if q.Causes[ackwise.CauseAckLost] > before {
 		s.fired["ack-lost"]++
@@ -203,14 +203,14 @@ func (s *sim) settle() {
 		}
 	}
 	if err == nil && st.Outcome != ackwise.OutcomeExtend {
-		if again, same, err := s.live.Settle(s.now, q, h.Seq, h.Gen, st, until); err != nil || !same || again != nil {
+		if again, same, err := s.live.Settle(s.now, settling(q, h, st, until)); err != nil || !same || again != nil {
 			s.t.Fatalf("repeated %v: already %v, %v", st.Outcome, same, err)
 		}
 		other := ackwise.Settlement{Outcome: ackwise.OutcomeDrop, Reason: "r"}
 		if st.Outcome == ackwise.OutcomeDrop {
 			other.Outcome = ackwise.OutcomeAck
 		}
-		if _, same, err := s.live.Settle(s.now, q, h.Seq, h.Gen, other, until); err == nil || same {
+		if _, same, err := s.live.Settle(s.now, settling(q, h, other, until)); err == nil || same {
 			s.t.Fatalf("%v after %v was accepted", other.Outcome, st.Outcome)
 		}
 	}
@@ -221,6 +221,11 @@ func (s *sim) settle() {
 		s.fired["run order"]++
 	}
 	s.sweep()
+}
+
+func settling(q *Sub, h HandOut, st ackwise.Settlement, until int64) Settling {
+	return Settling{Sub: q, Seq: h.Seq, Gen: h.Gen, Outcome: st.Outcome, Reason: st.Reason,
+		Until: until}
 }
 
 // sweep moves hand-outs that are no longer in flight from held to lost.
@@ -403,8 +408,7 @@ func (s *sim) drainSub(q *Sub) {
 			return
 		}
 		for _, h := range out {
-			records, _, err := s.live.Settle(s.now, q, h.Seq, h.Gen,
-				ackwise.Settlement{Outcome: ackwise.OutcomeAck}, 0)
+			records, _, err := s.live.Settle(s.now, settling(q, h, ackwise.Settlement{}, 0))
 			if err != nil {
 				s.t.Fatalf("drain: %v", err)
 			}

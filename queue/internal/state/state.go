@@ -188,7 +188,7 @@ func (s *State) ApplyPublish(r *Publish, pos uint64, size int) error {
 		return fmt.Errorf("publish record at %d: no topic %d", pos, r.Topic)
 	}
 	s.Now = max(s.Now, r.Now)
-	m := indexEntry{pos: pos, lane: LaneOf(r.Message.Key), size: uint32(size),
+	m := indexEntry{pos: pos, lane: laneHash(r.Message.Key), size: uint32(size),
 		sec: uint32(r.Now / 1000)}
 	t.Published++
 	t.bytes += int64(size)
@@ -231,7 +231,7 @@ func (t *Topic) ParkedFull(key string) (sub string, full bool) {
 	if key == "" {
 		return "", false
 	}
-	hash := LaneOf(key)
+	hash := laneHash(key)
 	for _, q := range t.Subs {
 		if l := q.lanes[hash]; l != nil && l.mode == laneParked && q.quotaReached() {
 			return q.Name, true

@@ -133,6 +133,9 @@ func (t *Topic) Kept() (messages, bytes int64) {
 // Scheduled returns how many messages are not due yet.
 func (t *Topic) Scheduled() int64 { return int64(len(t.schedule)) }
 
+// ProducedAgain is the record of a repeat that dedup suppressed.
+func (t *Topic) ProducedAgain() Record { return &producedAgainRecord{Topic: t.ID, Count: 1} }
+
 // DedupIDs returns how many IDs are remembered.
 func (t *Topic) DedupIDs() int64 { return int64(len(t.dedup.byID)) }
 

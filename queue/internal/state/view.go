@@ -76,15 +76,15 @@ func (s *State) DeadLetters(q *Sub) []Seen {
 	return all
 }
 
-// Redrive brings a dead letter back.
+// redriveRecord brings a dead letter back.
 func (s *State) Redrive(now int64, q *Sub, seq uint64, redo bool) (Record, bool) {
-	r := &Redrive{Now: now, Sub: q.ID, Seq: seq, Redo: redo}
+	r := &redriveRecord{Now: now, Sub: q.ID, Seq: seq, Redo: redo}
 	return s.applied(r)
 }
 
-// DropDead drops a dead letter.
+// dropDeadRecord drops a dead letter.
 func (s *State) DropDead(now int64, q *Sub, seq uint64, reason string) (Record, bool) {
-	return s.applied(&DropDead{Now: now, Sub: q.ID, Seq: seq, Reason: reason})
+	return s.applied(&dropDeadRecord{Now: now, Sub: q.ID, Seq: seq, Reason: reason})
 }
 
 func (s *State) applied(r Record) (Record, bool) {

@@ -97,9 +97,9 @@ func (s *State) Tick(now int64) []Record {
 
 func (s *State) tickTopic(t *Topic, now int64, left *int) []Record {
 	var records []Record
-	due := &Due{Now: now, Topic: t.ID}
+	due := &dueRecord{Now: now, Topic: t.ID}
 	for ; *left > 0 && len(t.schedule) > 0 && t.schedule[0].due <= now; *left-- {
-		(&Due{Now: now, Topic: t.ID, Count: 1}).apply(s)
+		(&dueRecord{Now: now, Topic: t.ID, Count: 1}).apply(s)
 		due.Count++
 	}
 	if due.Count > 0 {
@@ -107,7 +107,7 @@ func (s *State) tickTopic(t *Topic, now int64, left *int) []Record {
 	}
 	if t.Config.RetainMillis > 0 {
 		if to, _ := t.retainedTo(now); to > t.index.first {
-			trim := &Trim{Now: now, Topic: t.ID, To: to}
+			trim := &trimRecord{Now: now, Topic: t.ID, To: to}
 			trim.apply(s)
 			records = append(records, trim)
 		}
@@ -116,13 +116,13 @@ func (s *State) tickTopic(t *Topic, now int64, left *int) []Record {
 }
 
 func (s *State) wakeDelayed(q *Sub, now int64, left *int) []Record {
-	wake := &Wake{Now: now, Sub: q.ID}
+	wake := &wakeRecord{Now: now, Sub: q.ID}
 	for ; *left > 0; *left-- {
 		slot, ok := q.delayed.top()
 		if !ok || q.entry(slot).due > now {
 			break
 		}
-		(&Wake{Now: now, Sub: q.ID, Count: 1}).apply(s)
+		(&wakeRecord{Now: now, Sub: q.ID, Count: 1}).apply(s)
 		wake.Count++
 	}
 	if wake.Count == 0 {
@@ -141,7 +141,7 @@ func (s *State) expireLeases(q *Sub, now int64, left *int) []Record {
 			return records
 		}
 		e := q.entry(slot)
-		var r Record = &Expire{Now: now, Sub: q.ID, Seqs: []uint64{e.seq}}
+		var r Record = &expireRecord{Now: now, Sub: q.ID, Seqs: []uint64{e.seq}}
 		if ss := s.sessions[e.session]; !ss.Connected {
 			r = &EndSession{Now: now, ID: ss.ID, How: EndExpired}
 		}

@@ -1,0 +1,498 @@
+package main
+
+import (
+	"flag"
+	"fmt"
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"os"
+	"path/filepath"
+	"reflect"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/ackwise/ackwise/adapters/file"
+	"github.com/ackwise/ackwise/deliver"
+	"github.com/ackwise/ackwise/queue"
+)
+
+var update = flag.Bool("update", false, "write docs/CONFIG.md anew")
+
+// pipelineOf is a file of one pipeline with these further lines.
+func pipelineOf(more ...string) string {
+	return "pipelines:\n  - name: p\n    " + strings.Join(more, "\n    ") + "\n"
+}
+
+// faults are files and all that is said of them.
+func faults() []struct{ name, text, want string } {
+	const lines, out = "from: file://in", "to: file://out"
+	return []struct{ name, text, want string }{
+		{"empty", "", "f:1: the file is empty; it needs pipelines:"},
+		{"only a comment", "# nothing\n", "f:1: the file is empty; it needs pipelines:"},
+		{"no list", "pipelines:\n", "f:1: pipelines: expected a list, found nothing"},
+		{"empty list", "pipelines: []\n",
+			"f:1: there is no pipeline; pipelines: is a list of them"},
+		{"not words", "7\n", "f:1: the file: expected words with values, found the number 7"},
+		{"a list of numbers", "pipelines: [7]\n",
+			"f:1: a pipeline: expected words with values, found the number 7"},
+		{"syntax", "pipelines:\n\t- x\n",
+			"f:2: not YAML: found character that cannot start any token"},
+		{"bare -", pipelineOf("from: -"), "f:3: not YAML: block sequence entries are not allowed " +
+			`in this context; a - that is a value is written "-"`},
+		{"two documents", "pipelines: []\n---\n", "f:1: not YAML: expected single document, found multiple"},
+		{"unknown words", "pipeline: 1\nxyzzy: 2\n", "f:1: unknown word \"pipeline\" in the file; " +
+			"did you mean \"pipelines\"?\n" +
+			"f:2: unknown word \"xyzzy\" in the file; the words are pipelines"},
+		{"near words", pipelineOf("form: x", "max-failures: 3", "Backoff: {fist: 1s}",
+			"backoff: {fist: 1s}"),
+			"f:3: unknown word \"form\" in a pipeline; did you mean \"from\"?\n" +
+				"f:4: unknown word \"max-failures\" in a pipeline; did you mean \"max_failures\"?\n" +
+				"f:5: unknown word \"Backoff\" in a pipeline; did you mean \"backoff\"?\n" +
+				"f:6: unknown word \"fist\" in backoff; did you mean \"first\"?"},
+		{"wrong kinds", pipelineOf("from: 7", "exec: [a, b]", "create: yes", "concurrency: many",
+			"max_failures: 1.5", "stop_grace: 30", "backoff: 5s", "breaker: {ratio: high}",
+			"guarantee: maybe", "subscription: {on_dead: hould, start: yesterday}"),
+			"f:3: from: expected a text (in quotes, if it looks like something else), " +
+				"found the number 7\n" +
+				"f:4: exec: expected a text (in quotes, if it looks like something else), found a list\n" +
+				"f:5: create: expected true or false, found the text \"yes\"\n" +
+				"f:6: concurrency: expected a whole number above 0, found the text \"many\"\n" +
+				"f:7: max_failures: expected a whole number above 0 or unlimited, " +
+				"found the number 1.5\n" +
+				"f:8: stop_grace: expected a duration such as \"5s\" or none, found the number 30\n" +
+				"f:9: backoff: expected words with values, found the text \"5s\"\n" +
+				"f:10: breaker.ratio: expected a number above 0, found the text \"high\"\n" +
+				"f:11: guarantee: expected at-least-once, at-most-once or exactly-once, " +
+				"found the text \"maybe\"\n" +
+				"f:12: subscription.on_dead: expected hold or skip, found the text \"hould\"; " +
+				"did you mean \"hold\"?\n" +
+				"f:12: subscription.start: expected beginning, now or a time such as " +
+				"2026-01-31T12:00:00Z, found the text \"yesterday\""},
+		{"zero and less", pipelineOf("concurrency: 0", "batch_size: -1", "stop_grace: -1s",
+			"backoff: {factor: 0}", "max_handle: 0s"),
+			"f:3: concurrency: expected a whole number above 0, found the number 0\n" +
+				"f:4: batch_size: expected a whole number above 0, found the number -1\n" +
+				"f:5: stop_grace: expected a duration such as \"5s\" or none, found the text \"-1s\"\n" +
+				"f:6: backoff.factor: expected a number above 0, found the number 0\n" +
+				"f:7: max_handle: expected a duration such as \"5s\", found the text \"0s\""},
+		{"set twice", pipelineOf(lines, out, lines),
+			"f:5: from is set twice, first on line 3"},
+		{"anchor", pipelineOf("backoff: &b {first: 1s}", "breaker: *b"),
+			"f:3: anchors and aliases are not read here; write the value out\n" +
+				"f:4: anchors and aliases are not read here; write the value out"},
+		{"too large", pipelineOf(lines, out, "max_failures: 99999999999999999999"),
+			"f:5: max_failures: expected a whole number above 0 or unlimited, " +
+				"found the number 99999999999999999999"},
+		{"nothing of it", "pipelines:\n  - {}\n", "f:2: invalid name: the name is empty\n" +
+			"f:2: the pipeline has no from, where its messages come from\n" +
+			"f:2: the pipeline has 0 of to, exec and pipe; it needs one"},
+		{"two targets", pipelineOf(lines, out, "exec: cat"),
+			"f:2: the pipeline has 2 of to, exec and pipe; it needs one"},
+		{"unknown endpoints", pipelineOf("from: fil://in", "to: kafka://broker/topic"),
+			"f:3: from: unknown endpoint \"fil://in\"; did you mean \"file://\"? the endpoints " +
+				"are -, file://PATH, queue://DIR/TOPIC[/SUBSCRIPTION]\n" +
+				"f:4: to: unknown endpoint \"kafka://broker/topic\"; the endpoints " +
+				"are -, file://PATH, queue://DIR/TOPIC[/SUBSCRIPTION]"},
+		{"endpoints that are not whole", pipelineOf("from: queue://d/t", "to: file://"),
+			"f:3: from: \"queue://d/t\" is not whole; here it is queue://DIR/TOPIC/SUBSCRIPTION\n" +
+				"f:4: to: \"file://\" names no file; it is file://PATH"},
+		{"a bad name", pipelineOf("from: queue://d/t/bad name", out),
+			"f:3: from: \"queue://d/t/bad name\": invalid subscription \"bad name\": only letters, " +
+				"digits, '.', '_' and '-' are allowed in a name; here it is " +
+				"queue://DIR/TOPIC/SUBSCRIPTION"},
+		{"no dead letters", pipelineOf(lines, out), "f:2: file://in keeps no dead letters: say " +
+			"where they go with dead: file://PATH or queue://DIR/TOPIC, or no_dead_letters: true " +
+			"to try such messages again for ever"},
+		{"two kinds of them", pipelineOf("from: queue://d/t/s", out, "dead: file://d"),
+			"f:5: dead: the queue keeps the dead letters of queue://d/t/s itself; leave it out"},
+		{"onto itself", pipelineOf(lines, "to: file://./in", "no_dead_letters: true"),
+			"f:4: to: it is the file that is read"},
+		{"exactly once", pipelineOf(lines, out, "guarantee: exactly-once"),
+			"f:5: guarantee: exactly-once needs a handler whose own transaction settles the " +
+				"delivery, which a Go program can have and a file of pipelines cannot; use " +
+				"at-least-once with a handler that applies each message once"},
+		{"words without effect", pipelineOf("from: \"-\"", "exec: cat", "no_dead_letters: true",
+			"create: true", "subscription: {ordered: true}", "receiver: {name: x}",
+			"lines: {follow: true}", "batch_size: 3"),
+			"f:6: create has no effect: nothing is queue://\n" +
+				"f:7: subscription has no effect: it is for from: queue:// with create: true\n" +
+				"f:8: receiver has no effect: from is not queue://\n" +
+				"f:9: lines.follow has no effect: from is not file://\n" +
+				"f:10: batch_size has no effect: only to takes several messages at once"},
+		{"hold", pipelineOf("from: queue://d/t/s", out, "create: true",
+			"subscription: {on_dead: hold}"),
+			"f:6: subscription.on_dead: hold needs ordered: true"},
+		{"what the loop refuses", pipelineOf("from: queue://d/t/s", "exec: cat", "concurrency: 4",
+			"max_in_flight: 1", "max_handle: 5s", "backoff:", "  first: 10s", "  cap: 1s"),
+			"f:6: max_in_flight: 1: Concurrency × BatchSize = 4 handler calls' deliveries do not " +
+				"fit\nf:7: max_handle: 5s: it is less than the source's lease (30s), which would " +
+				"outlast it\nf:10: backoff.cap: 1s: it is less than First (10s)"},
+		{"names and places that clash", pipelineOf(lines, out, "no_dead_letters: true") +
+			strings.TrimPrefix(pipelineOf("from: file://./in", out, "no_dead_letters: true"),
+				"pipelines:\n"),
+			"f:6: the name \"p\" is taken by the pipeline on line 2\n" +
+				"f:6: the position file WD/in.position is taken by the pipeline on line 2"},
+	}
+}
+
+func TestConfigFaults(t *testing.T) {
+	wd, err := os.Getwd()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range faults() {
+		t.Run(c.name, func(t *testing.T) {
+			_, err := parseConfig("f", []byte(c.text))
+			want := strings.ReplaceAll(c.want, "WD", wd)
+			if err == nil || err.Error() != want {
+				t.Errorf("got\n%v\nwant\n%s", err, want)
+			}
+		})
+	}
+}
+
+func TestConfigIsTooLarge(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "f.yaml")
+	if err := os.WriteFile(path, make([]byte, maxConfigBytes+1), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := loadConfig(path); err == nil || !strings.Contains(err.Error(), "too large") {
+		t.Errorf("got %v", err)
+	}
+}
+
+// everyField are the fields of the options that a file can set, and a value for each kind.
+func sampleOf(t *testing.T, f field) (text string, want any) {
+	t.Helper()
+	switch f.typ {
+	case reflect.TypeFor[time.Duration]():
+		return "17s", 17 * time.Second
+	case reflect.TypeFor[queue.Start]():
+		return "now", queue.Start{Now: true}
+	case reflect.TypeFor[deliver.Guarantee]():
+		return "at-most-once", deliver.AtMostOnce
+	case reflect.TypeFor[queue.OnDead]():
+		return "hold", queue.Hold
+	case reflect.TypeFor[file.Format]():
+		return "json", file.JSON
+	case reflect.TypeFor[file.OnBad]():
+		return "skip", file.SkipBad
+	case reflect.TypeFor[file.OnChange]():
+		return "restart", file.RestartAtChange
+	}
+	switch f.typ.Kind() {
+	case reflect.String:
+		return "a text", "a text"
+	case reflect.Bool:
+		return "true", true
+	case reflect.Int:
+		return "17", 17
+	case reflect.Int64:
+		return "17", int64(17)
+	case reflect.Float64:
+		return "1.5", 1.5
+	}
+	t.Fatalf("%s is a %s, for which a file has no form", f.word, f.typ)
+	return "", nil
+}
+
+// TestConfigReachesEveryField sets, one by one, every field of every options struct and finds it in
+// the struct. A field that makes no sense in a file stands in unreachable, and must exist.
+func TestConfigReachesEveryField(t *testing.T) {
+	for typ, names := range unreachable() {
+		for _, name := range names {
+			if _, ok := typ.FieldByName(name); !ok {
+				t.Errorf("%s has no field %s", typ, name)
+			}
+		}
+	}
+	leaves, structs := 0, map[reflect.Type]bool{}
+	var visit func(typ reflect.Type, path string, index []int)
+	visit = func(typ reflect.Type, path string, index []int) {
+		structs[typ] = true
+		for _, f := range fieldsOf(typ) {
+			words := strings.TrimPrefix(path+"."+f.word, ".")
+			at := slices.Concat(index, f.index)
+			if f.typ.Kind() == reflect.Struct && f.typ != reflect.TypeFor[queue.Start]() {
+				visit(f.typ, words, at)
+				continue
+			}
+			leaves++
+			text, want := sampleOf(t, f)
+			d := &configReader{}
+			c := d.read([]byte(nested(words, text)))
+			if len(d.faults) > 0 {
+				t.Errorf("%s: %v", words, d.faults)
+				continue
+			}
+			got := reflect.ValueOf(c.Pipelines[0]).FieldByIndex(at).Interface()
+			if got != want {
+				t.Errorf("%s: %s sets %v, want %v", words, text, got, want)
+			}
+		}
+	}
+	visit(reflect.TypeFor[pipelineConfig](), "", nil)
+	for _, typ := range []reflect.Type{reflect.TypeFor[deliver.Backoff](),
+		reflect.TypeFor[deliver.RetryBudget](), reflect.TypeFor[deliver.Breaker](),
+		reflect.TypeFor[file.SourceOptions](), reflect.TypeFor[file.SinkOptions](),
+		reflect.TypeFor[queue.TopicOptions](), reflect.TypeFor[queue.SubscriptionOptions](),
+		reflect.TypeFor[queue.ReceiverOptions]()} {
+		if !structs[typ] {
+			t.Errorf("%s is not reached", typ)
+		}
+	}
+	loop := reflect.TypeFor[deliver.Options]()
+	if want := loop.NumField() - len(unreachable()[loop]); leaves < want {
+		t.Errorf("%d fields are reached, the loop alone has %d", leaves, want)
+	}
+}
+
+// nested is a file that sets one word.
+func nested(words, text string) string {
+	out, indent := "pipelines:\n  - ", "    "
+	parts := strings.Split(words, ".")
+	for i, p := range parts {
+		if i == len(parts)-1 {
+			return out + p + ": " + text + "\n"
+		}
+		indent += "  "
+		out += p + ":\n" + indent
+	}
+	return out
+}
+
+func TestConfigWordsForConstants(t *testing.T) {
+	d := &configReader{}
+	c := d.read([]byte(pipelineOf("max_failures: unlimited", "max_crashes: unlimited",
+		"stop_grace: none", "revoke_grace: none", "cancel_grace: none",
+		"topic: {dedup_window: none}")))
+	if len(d.faults) > 0 {
+		t.Fatal(d.faults)
+	}
+	p := c.Pipelines[0]
+	if p.MaxFailures != deliver.Unlimited || p.MaxCrashes != deliver.Unlimited ||
+		p.StopGrace != deliver.NoGrace || p.RevokeGrace != deliver.NoGrace ||
+		p.CancelGrace != deliver.NoGrace || p.Topic.DedupWindow != queue.NoDedup {
+		t.Errorf("got %+v", p)
+	}
+}
+
+func TestWordFor(t *testing.T) {
+	for name, want := range map[string]string{"Name": "name", "MaxFailures": "max_failures",
+		"IDField": "id_field", "MaxDedupIDs": "max_dedup_ids", "OnDead": "on_dead",
+		"NoDeadLetters": "no_dead_letters"} {
+		if got := wordFor(name); got != want {
+			t.Errorf("the word of %s is %s, want %s", name, got, want)
+		}
+	}
+}
+
+// TestConfigDoc checks that docs/CONFIG.md says of each word what the comment of its field says.
+// Run it with -update after a change.
+func TestConfigDoc(t *testing.T) {
+	const path = "../../docs/CONFIG.md"
+	text := configDoc(t)
+	if *update {
+		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	got, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if string(got) != text {
+		t.Errorf("%s is not what the options say; run go test ./cmd/ackwise -run ConfigDoc -update",
+			path)
+	}
+}
+
+const configIntro = `# Pipelines in a file
+
+` + "`ackwise run FILE.yaml`" + ` runs the pipelines of a file side by side. Each has a source (` + "`from`" + `) and a target:
+a sink (` + "`to`" + `), one process a message (` + "`exec`" + `), or one long-lived process (` + "`pipe`" + `). The examples in
+[examples/pipelines](../examples/pipelines) run as they are.
+
+| endpoint | as ` + "`from`" + ` | as ` + "`to`" + ` | as ` + "`dead`" + ` |
+| --- | --- | --- | --- |
+| ` + "`file://PATH`" + ` | lines; the position is remembered in a file beside it | appends lines, synced | one line of JSON each |
+| ` + "`\"-\"`" + ` (in quotes) | lines of standard input; no position | standard output | not possible |
+| ` + "`queue://DIR/TOPIC/SUBSCRIPTION`" + ` | a subscription, with or without another owner of DIR | | |
+| ` + "`queue://DIR/TOPIC`" + ` | | a topic | a topic |
+
+Paths are taken literally and are relative to the working directory. Everything ends softly on SIGTERM and SIGINT,
+with exit code 0. A pipeline that cannot work ends all of them, with its name and exit code 1. With ` + "`--until-empty`" + `
+all end once every source is drained and everything is settled; exit code 4 then says that there were dead letters or
+skipped lines. Without it, a file that is not followed and standard input end their own pipeline. ` + "`--dry-run`" + ` checks the
+file and says what would run.
+
+**Order.** ` + "`to`" + ` publishes what is ready in one batch after the other, so that all messages keep their order as long as
+none fails; each key keeps it always. With ` + "`exec`" + ` and ` + "`pipe`" + `, and a higher ` + "`concurrency`" + `, only keys keep theirs. The default of
+` + "`concurrency`" + ` is 1 with ` + "`to`" + `, the number of CPUs with ` + "`exec`" + ` and 16 with ` + "`pipe`" + `.
+
+**Lines.** The ID of a line is the file's absolute path and the line's offset, unless ` + "`id_field`" + ` names a field.
+A queue does not take the same ID twice within its window, so a file that is read again soon (its position file was
+removed) adds nothing, and one with other lines at the same offsets is refused message by message: give such lines IDs of
+their own. When the file was cut, replaced or rotated, ` + "`on_change`" + ` says what happens: ` + "`stop`" + ` ends with an error that says what
+was seen; ` + "`restart`" + ` reads the new file from its start, with IDs that name it as another. A file that is renamed while
+it is followed is read to its end first. From lines, a process that dies by a signal counts as a failure, since
+a file knows no sessions.
+
+A wrong file is refused with every fault at once, each with its line. Values that are left out have their defaults; 0 is
+not a way to say so. Durations are written as ` + "`500ms`, `5s`, `1h30m`" + `.
+`
+
+// configDoc writes the tables from the comments of the fields.
+func configDoc(t *testing.T) string {
+	t.Helper()
+	comments := map[string]string{}
+	for pkg, dir := range map[string]string{"main": ".", "deliver": "../../deliver",
+		"queue": "../../queue", "file": "../../adapters/file"} {
+		readComments(t, pkg, dir, comments)
+	}
+	words := map[string]string{"StopAtBad": "stop", "SkipBad": "skip", "StopAtChange": "stop",
+		"Body": "body", "NoDedup": "none", "NoGrace": "none", "Unlimited": "unlimited",
+		"AtLeastOnce": "at-least-once", "Skip": "skip", "Hold": "hold"}
+	var b strings.Builder
+	b.WriteString(configIntro)
+	var table func(typ reflect.Type, path, title string)
+	table = func(typ reflect.Type, path, title string) {
+		fmt.Fprintf(&b, "\n## %s\n\n| word | value | meaning |\n| --- | --- | --- |\n", title)
+		own := ownWords(typ, words)
+		var inner []field
+		for _, f := range fieldsOf(typ) {
+			holder, name := fieldName(typ, f.index)
+			text := comments[holder+"."+name]
+			if text == "" {
+				t.Errorf("%s.%s has no comment", holder, name)
+			}
+			if f.typ.Kind() == reflect.Struct && f.typ != reflect.TypeFor[queue.Start]() {
+				inner = append(inner, f)
+			}
+			fmt.Fprintf(&b, "| `%s` | %s | %s |\n", f.word, kindOf(f, path), inWords(text, own))
+		}
+		for _, f := range inner {
+			table(f.typ, strings.TrimPrefix(path+"."+f.word, "."),
+				"`"+strings.TrimPrefix(path+"."+f.word, ".")+"`")
+		}
+	}
+	table(reflect.TypeFor[pipelineConfig](), "", "A pipeline")
+	return b.String()
+}
+
+// ownWords are the words for the names that a struct's comments use.
+func ownWords(typ reflect.Type, constants map[string]string) map[string]string {
+	own := map[string]string{}
+	for name, word := range constants {
+		own[name] = word
+	}
+	for _, f := range fieldsOf(typ) {
+		_, name := fieldName(typ, f.index)
+		own[name] = f.word
+	}
+	return own
+}
+
+// inWords puts words in place of Go names, and cuts the name that a comment begins with.
+func inWords(text string, words map[string]string) string {
+	text = strings.ReplaceAll(text, "|", "\\|")
+	return regexp.MustCompile(`\b(Options\.)?[A-Z][A-Za-z]+\b`).ReplaceAllStringFunc(text,
+		func(name string) string {
+			if w, ok := words[strings.TrimPrefix(name, "Options.")]; ok {
+				return "`" + w + "`"
+			}
+			return name
+		})
+}
+
+func fieldName(typ reflect.Type, index []int) (holder, name string) {
+	for _, i := range index[:len(index)-1] {
+		typ = typ.Field(i).Type
+	}
+	return typ.String(), typ.Field(index[len(index)-1]).Name
+}
+
+// kindOf says what is written as a field's value.
+func kindOf(f field, path string) string {
+	kind := map[reflect.Kind]string{reflect.String: "text", reflect.Bool: "true or false",
+		reflect.Int: "whole number", reflect.Int64: "whole number", reflect.Float64: "number",
+		reflect.Struct: "words, below"}[f.typ.Kind()]
+	if s, ok := specials()[f.typ]; ok {
+		kind = s.expected
+	}
+	for word := range wordValues(strings.TrimPrefix(path+"."+f.word, ".")) {
+		kind += " or " + word
+	}
+	return kind
+}
+
+// readComments reads the comments of the fields of a package's structs.
+func readComments(t *testing.T, pkg, dir string, into map[string]string) {
+	t.Helper()
+	paths, err := filepath.Glob(filepath.Join(dir, "*.go"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range paths {
+		syntax, err := parser.ParseFile(token.NewFileSet(), path, nil, parser.ParseComments)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for n := range ast.Preorder(syntax) {
+			spec, ok := n.(*ast.TypeSpec)
+			if !ok {
+				continue
+			}
+			if s, ok := spec.Type.(*ast.StructType); ok {
+				for _, f := range s.Fields.List {
+					for _, name := range f.Names {
+						into[pkg+"."+spec.Name.Name+"."+name.Name] = strings.Join(
+							strings.Fields(f.Doc.Text()+" "+f.Comment.Text()), " ")
+					}
+				}
+			}
+		}
+	}
+}
+
+func FuzzConfig(f *testing.F) {
+	for _, c := range faults() {
+		f.Add(c.text)
+	}
+	paths, err := filepath.Glob("../../examples/pipelines/*.yaml")
+	if err != nil || len(paths) == 0 {
+		f.Fatal("no examples", err)
+	}
+	for _, path := range paths {
+		text, err := os.ReadFile(path)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(string(text))
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		c, err := parseConfig("f", []byte(text))
+		if (c == nil) == (err == nil) {
+			t.Fatalf("got %v and %v", c, err)
+		}
+		if err != nil {
+			for line := range strings.Lines(err.Error()) {
+				if !regexp.MustCompile(`^f:[1-9][0-9]*: `).MatchString(line) &&
+					!strings.Contains(text, "\n") {
+					t.Errorf("a fault without a line: %q", line)
+				}
+			}
+			return
+		}
+		for i := range c.Pipelines {
+			p := &c.Pipelines[i]
+			if p.Name == "" || p.from.scheme.source == nil || p.loopOptions().Concurrency < 1 {
+				t.Errorf("accepted a pipeline that cannot work: %+v", p)
+			}
+		}
+	})
+}

@@ -1,0 +1,15 @@
+// Package demo shows the three guarantees on real input under real faults, with measured figures.
+//
+//	flights ─▶ producer ─▶ queue.Store ◀─ socket ─ consumer processes ─▶ traces ─▶ judge ─▶ Report
+//	           repeats       (this             killed, leave,             effects     beside the
+//	           publishes     process)          lose acks                              engine's books
+//
+// It promises that faults are made outside the engine and counted where they are made, and that what
+// a handler did is judged only by what its own process wrote, one write a line, before it was
+// killed; for exactly-once the sum is read from the engine's tables. The engine's counters stand
+// beside these figures and never replace them. The same seed makes the same plan of faults; which
+// message a fault hits depends on the machine. Consumers end with the process that runs the demo,
+// and every wait is bounded.
+//
+// It measures no speed; that is internal/bench.
+package demo

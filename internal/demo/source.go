@@ -1,0 +1,134 @@
+package demo
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	"github.com/ackwise/ackwise"
+	"github.com/ackwise/ackwise/client"
+)
+
+// lateBy is how long after its lease's end a withheld ack is sent. By then the message was handed
+// out again, unless the machine is very busy: then the ack is still taken.
+const lateBy = 600 * time.Millisecond
+
+// source is a consumer's session whose network loses acks: it answers the loop as if all went well,
+// lets the lease run out and sends the ack too late.
+type source struct {
+	*client.Receiver
+	trace     *trace
+	lease     time.Duration
+	withholds map[string]bool // IDs
+	wg        sync.WaitGroup  // late acks under way
+	hurry     chan struct{}   // closed: late acks go out at once
+
+	mu    sync.Mutex // guards the fields below
+	held  map[ackwise.LeaseToken]*ackwise.Delivery
+	ofKey map[string]int // how many are held of a key
+}
+
+func newSource(r *client.Receiver, t *trace, lease time.Duration, withholds []string) *source {
+	s := &source{Receiver: r, trace: t, lease: lease, withholds: map[string]bool{},
+		hurry: make(chan struct{}), held: map[ackwise.LeaseToken]*ackwise.Delivery{},
+		ofKey: map[string]int{}}
+	for _, id := range withholds {
+		s.withholds[id] = true
+	}
+	return s
+}
+
+// Receive implements ackwise.Source.
+func (s *source) Receive(ctx context.Context, max int) ([]*ackwise.Delivery, error) {
+	ds, err := s.Receiver.Receive(ctx, max)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, d := range ds {
+		s.held[d.Token] = d
+		s.ofKey[d.Key]++
+	}
+	return ds, err
+}
+
+// Settle implements ackwise.Source.
+func (s *source) Settle(ctx context.Context, ss []ackwise.Settlement) []ackwise.SettleResult {
+	results := make([]ackwise.SettleResult, len(ss))
+	var sent []ackwise.Settlement
+	var at []int // where the results of sent belong
+	for i := range ss {
+		if d := s.withhold(ss[i]); d != nil {
+			if s.trace.write(markWithheld, d.ID, "-") == nil {
+				s.wg.Go(func() { s.late(context.WithoutCancel(ctx), d) }) // ends with flush
+				continue
+			}
+		}
+		sent, at = append(sent, ss[i]), append(at, i)
+	}
+	if len(sent) == 0 {
+		return results
+	}
+	for i, r := range s.Receiver.Settle(ctx, sent) {
+		results[at[i]] = r
+		s.forget(sent[i], r)
+	}
+	return results
+}
+
+// withhold returns the delivery whose ack is to come too late; nil = it is sent. It takes only a
+// first hand-out with no other message of its key here: a lost ack is then one lost ack.
+func (s *source) withhold(st ackwise.Settlement) *ackwise.Delivery {
+	if st.Outcome != ackwise.OutcomeAck {
+		return nil
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	d := s.held[st.Token]
+	if d == nil || d.Attempt != 1 || !s.withholds[d.ID] || s.ofKey[d.Key] != 1 {
+		return nil
+	}
+	delete(s.held, st.Token)
+	s.ofKey[d.Key]--
+	return d
+}
+
+// forget takes note of a settlement that ended a hand-out.
+func (s *source) forget(st ackwise.Settlement, r ackwise.SettleResult) {
+	if st.Outcome == ackwise.OutcomeExtend && r.Err == nil {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if d := s.held[st.Token]; d != nil && (r.Err == nil || errors.Is(r.Err, ackwise.ErrLeaseLost)) {
+		delete(s.held, st.Token)
+		s.ofKey[d.Key]--
+	}
+}
+
+// late sends a withheld ack too late and writes what came of it.
+func (s *source) late(ctx context.Context, d *ackwise.Delivery) {
+	timer := time.NewTimer(s.lease + lateBy)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-s.hurry:
+	}
+	if s.trace.write(markSending, d.ID, "-") != nil {
+		return // the disk is full: the handlers' marks fail too, and are reported
+	}
+	r := s.Receiver.Settle(ctx, []ackwise.Settlement{{Token: d.Token}})[0]
+	answer := lateUnknown
+	switch {
+	case errors.Is(r.Err, ackwise.ErrLeaseLost):
+		answer = lateRefused
+	case r.Err == nil:
+		answer = lateTaken
+	}
+	_ = s.trace.write(markLate, d.ID, answer) // as above
+}
+
+// flush sends the withheld acks that are left.
+func (s *source) flush() {
+	close(s.hurry)
+	s.wg.Wait()
+}

@@ -1,0 +1,228 @@
+package kill
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// pipeline is what the tests publish to and consume.
+const (
+	topic    = "orders"
+	pipeline = topic + "/billing"
+)
+
+// input is one message of the test's own list.
+type input struct {
+	ID  string `json:"id"`
+	Key string `json:"key"`
+	N   int    `json:"n"` // its number within the key, from 0 on
+}
+
+func (i input) line() string {
+	b, err := json.Marshal(i)
+	if err != nil {
+		panic(err)
+	}
+	return string(b) + "\n"
+}
+
+// world is a directory and what the test knows of it: its own lists, across rounds.
+type world struct {
+	dir    string // of the store
+	file   string // where the handler processes write
+	pub    *record
+	ack    *record
+	inputs []input
+	byID   map[string]input
+	nextOf map[string]int // the next number of a key
+	notes  []string       // what was done to the processes, and when
+	faults int            // found by judge
+}
+
+func newWorld(t *testing.T) *world {
+	t.Helper()
+	base := t.TempDir()
+	return &world{dir: filepath.Join(base, "store"), file: filepath.Join(base, "handled"),
+		pub: newRecord(), ack: newRecord(), byID: map[string]input{}, nextOf: map[string]int{}}
+}
+
+// add appends n messages over some keys to the lists and returns them.
+func (w *world) add(n, keys int) []input {
+	fresh := make([]input, 0, n)
+	for range n {
+		key := fmt.Sprintf("k%d", len(w.inputs)%keys)
+		m := input{ID: fmt.Sprintf("m-%d", len(w.inputs)), Key: key, N: w.nextOf[key]}
+		w.nextOf[key]++
+		w.inputs = append(w.inputs, m)
+		w.byID[m.ID] = m
+		fresh = append(fresh, m)
+	}
+	return fresh
+}
+
+// handled reads what the handler processes wrote.
+func (w *world) handled(t *testing.T) []handling {
+	t.Helper()
+	b, err := os.ReadFile(w.file)
+	if err != nil && !os.IsNotExist(err) {
+		t.Fatal(err)
+	}
+	var all []handling
+	lines := bufio.NewScanner(bytes.NewReader(b))
+	for lines.Scan() {
+		var h handling
+		if err := json.Unmarshal(lines.Bytes(), &h); err != nil {
+			t.Fatalf("the handler's file: %v in %q", err, lines.Text())
+		}
+		all = append(all, h)
+	}
+	return all
+}
+
+// texts is the set of the printed lines.
+func texts(r *record) map[string]printed {
+	lines, _ := r.read()
+	set := make(map[string]printed, len(lines))
+	for _, l := range lines {
+		if _, again := set[l.text]; !again {
+			set[l.text] = l
+		}
+	}
+	return set
+}
+
+// judge compares the test's lists with each other and with the books.
+func (w *world) judge(t *testing.T) {
+	t.Helper()
+	handled := w.handled(t)
+	w.judgePrinted(t, handled)
+	w.judgeOrder(t, handled)
+	w.judgeBooks(t)
+}
+
+// judgePrinted checks what was printed against what the handler did.
+func (w *world) judgePrinted(t *testing.T, handled []handling) {
+	t.Helper()
+	done, times := map[string]bool{}, map[string]int{}
+	acks := texts(w.ack)
+	for _, h := range handled {
+		times[h.ID]++
+		done[h.ID] = done[h.ID] || h.Outcome == "done"
+		if a, ok := acks[h.ID]; ok && h.At > a.at.UnixNano() {
+			w.fault(t, h.ID, "came back after its ack was printed")
+		}
+	}
+	for id := range texts(w.pub) {
+		if _, ok := w.byID[id]; !ok {
+			t.Errorf("publish printed %q, which nobody published", id)
+		}
+		if !done[id] {
+			w.fault(t, id, "was printed as published and never handled")
+		}
+	}
+	for _, m := range w.inputs {
+		if times[m.ID] == 0 {
+			w.fault(t, m.ID, "was never handed to the handler")
+		}
+	}
+	once := map[string]bool{}
+	lines, _ := w.ack.read()
+	for _, l := range lines {
+		if once[l.text] {
+			w.fault(t, l.text, "was printed as acked twice")
+		}
+		if once[l.text] = true; !done[l.text] {
+			w.fault(t, l.text, "was printed as acked and never handled")
+		}
+	}
+}
+
+// judgeOrder checks that no key ever went on without a message: what is handled is at most the one
+// after the last that was done. Repeats are legal.
+func (w *world) judgeOrder(t *testing.T, handled []handling) {
+	t.Helper()
+	next := map[string]int{}
+	for _, h := range handled {
+		m, ok := w.byID[h.ID]
+		if !ok {
+			t.Errorf("the handler got %q, which nobody published", h.ID)
+			continue
+		}
+		if m.N > next[m.Key] {
+			w.fault(t, h.ID, fmt.Sprintf("was handled as number %d of its key, before number %d "+
+				"was done", m.N, next[m.Key]))
+		}
+		if h.Outcome == "done" {
+			next[m.Key] = max(next[m.Key], m.N+1)
+		}
+	}
+}
+
+// books is what audit says of a subscription.
+type books struct {
+	Accepted, Acked, Ready, Delayed, Parked, Dead, Dropped int
+	InFlight                                               int `json:"in_flight"`
+	Balanced                                               bool
+	Causes                                                 map[string]int
+	Crashes                                                int
+}
+
+func audit(t *testing.T, dir string) books {
+	t.Helper()
+	out, _ := run(t, "", 0, "audit", "--dir", dir, "--json")
+	var all []books
+	if err := json.Unmarshal([]byte(out), &all); err != nil || len(all) != 1 {
+		t.Fatalf("audit (%v): %s", err, out)
+	}
+	return all[0]
+}
+
+// judgeBooks checks that the engine's own figures are those of the test's lists.
+func (w *world) judgeBooks(t *testing.T) {
+	t.Helper()
+	b := audit(t, w.dir)
+	n := len(w.inputs)
+	left := b.Ready + b.Delayed + b.InFlight + b.Parked + b.Dead + b.Dropped
+	if !b.Balanced || b.Accepted != n || b.Acked != n || left != 0 {
+		t.Errorf("the books of %d published and handled messages: %+v", n, b)
+	}
+	run(t, "", 0, "verify", "--dir", w.dir)
+}
+
+// maxFaults is how many faults of one kind are told one by one.
+const maxFaults = 5
+
+// fault reports what went wrong with a message, with everything the test knows of it.
+func (w *world) fault(t *testing.T, id, what string) {
+	t.Helper()
+	if w.faults++; w.faults > maxFaults {
+		t.Fail()
+		return
+	}
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s %s\n", id, what)
+	for name, r := range map[string]*record{"published": w.pub, "acked": w.ack} {
+		lines, _ := r.read()
+		for _, l := range lines {
+			if l.text == id {
+				fmt.Fprintf(&b, "  %s printed by %d at %d\n", name, l.by.cmd.Process.Pid,
+					l.at.UnixNano())
+			}
+		}
+	}
+	for _, h := range w.handled(t) {
+		if h.ID == id {
+			fmt.Fprintf(&b, "  handled %+v\n", h)
+		}
+	}
+	for _, n := range w.notes {
+		fmt.Fprintf(&b, "  %s\n", n)
+	}
+	t.Error(b.String())
+}
