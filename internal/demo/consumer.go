@@ -43,10 +43,8 @@ type assignment struct {
 	MaxInFlight  int
 	Fails        []string
 	Withholds    []string
-	Shared       int    // flights of the shared log: then it runs the two members, and no session
-	Moves        int    // how often partitions move there
-	Seed         uint64 // of those moves
-	StallTimeout time.Duration
+	Shared       int   // flights of the shared log: then it runs the two members, and no session
+	Moves        []int // after how many begun deliveries its partitions move
 }
 
 // subscription is the one of every run's topic.
@@ -246,7 +244,7 @@ func (w *work) leave(ctx context.Context, name string, r *client.Receiver) error
 		}
 	}
 	busy := strconv.FormatInt(w.busy.Load(), 10)
-	return errors.Join(r.Close(), w.trace.write(markLeave, name, busy))
+	return errors.Join(w.trace.write(markLeave, name, busy), r.Close())
 }
 
 // transactional is work whose effect is a transaction that acks the delivery.

@@ -162,11 +162,15 @@ func (s *State) trimTo(t *Topic, seq uint64) {
 	}
 }
 
-// trim lets go of what nobody needs, where the topic retains nothing more.
+// trim lets go of what nobody needs and the topic does not retain at the time of the last record.
 func (s *State) trim(t *Topic) {
 	if t.Config.RetainMillis == 0 && t.Config.RetainBytes == 0 {
 		s.trimTo(t, t.index.next)
+		return
 	}
+	to, _ := t.retainedTo(s.Now)
+	s.trimTo(t, to)
+	s.wakeTopic(t)
 }
 
 // retainedTo returns up to where the topic's retention lets go of what nobody needs, and when it
