@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/ackwise/ackwise"
+	"github.com/ackwise/ackwise/queue"
 )
 
 // runFile prepares ackwise run of a text of pipelines, in dir.
@@ -500,5 +501,48 @@ func TestRunReadsStandardInput(t *testing.T) {
 	in.Close()
 	if err := c.Wait(); err != nil {
 		t.Errorf("at its end: %v\n%s", err, log)
+	}
+}
+
+// A message moves on between the looks, each time past the one who looks: only the number of the
+// accepted tells.
+func TestEmptyLooksTwice(t *testing.T) {
+	accepted := map[string]int64{}
+	waiting := map[string]int64{"a": 1}
+	move := func(from, to string) {
+		waiting[from]--
+		waiting[to]++
+		accepted[to]++
+	}
+	looks := 0
+	flowOf := func(name string, before func()) *flow {
+		return &flow{in: &inlet{held: func() int { return 0 },
+			books: func(context.Context) (queue.Books, error) {
+				before()
+				return queue.Books{Accepted: accepted[name], Ready: waiting[name]}, nil
+			}}}
+	}
+	r := &runner{flows: []*flow{
+		flowOf("c", func() { looks++ }),
+		flowOf("b", func() {
+			if looks == 2 {
+				move("b", "c")
+			}
+		}),
+		flowOf("a", func() {
+			if looks == 1 {
+				move("a", "b")
+			}
+		}),
+	}}
+	if r.empty(t.Context()) {
+		t.Error("found empty, and c has a message")
+	}
+	if looks != 2 {
+		t.Errorf("looked %d times, want 2: the message has not moved", looks)
+	}
+	waiting["c"] = 0
+	if !r.empty(t.Context()) {
+		t.Error("not found empty")
 	}
 }

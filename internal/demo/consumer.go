@@ -86,7 +86,7 @@ func (a *assignment) run(in io.Reader) error {
 		os.Exit(1) // whoever gave the orders is gone
 	})
 	if a.Shared > 0 {
-		return a.share(ctx, t, orders)
+		return a.share(ctx, t)
 	}
 	return a.consume(ctx, t, orders)
 }

@@ -21,7 +21,7 @@ const endTimeout = 10 * time.Second
 // it ends with its standard input.
 type worker struct {
 	name    string
-	cmd     *exec.Cmd
+	pid     int
 	in      io.WriteCloser
 	stopped chan struct{} // one slot: it was stopped by a signal
 	ended   chan struct{} // closed when it has ended
@@ -39,22 +39,24 @@ func (r *run) start(a assignment) (*worker, error) {
 	if err != nil {
 		return nil, fmt.Errorf("start consumer: %w", err)
 	}
-	w := &worker{name: a.Name, cmd: exec.Command(r.exe), stopped: make(chan struct{}, 1),
-		ended: make(chan struct{}), trace: reader{path: a.Trace}}
-	w.cmd.Env = append(os.Environ(), consumerVar+"="+string(text))
-	w.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	w := &worker{name: a.Name, stopped: make(chan struct{}, 1), ended: make(chan struct{}),
+		trace: reader{path: a.Trace}}
+	cmd := exec.Command(r.exe)
+	cmd.Env = append(os.Environ(), consumerVar+"="+string(text))
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	errs, err := os.Create(w.errFile())
 	if err != nil {
 		return nil, fmt.Errorf("start consumer: %w", err)
 	}
 	defer func() { _ = errs.Close() }() // the child has its own
-	w.cmd.Stderr = errs
-	if w.in, err = w.cmd.StdinPipe(); err != nil {
+	cmd.Stderr = errs
+	if w.in, err = cmd.StdinPipe(); err != nil {
 		return nil, fmt.Errorf("start consumer: %w", err)
 	}
-	if err := w.cmd.Start(); err != nil {
+	if err := cmd.Start(); err != nil {
 		return nil, fmt.Errorf("start consumer: %w", err)
 	}
+	w.pid = cmd.Process.Pid
 	r.waiting.Go(w.wait) // ends with the process, which close kills
 	return w, nil
 }
@@ -64,10 +66,9 @@ func (w *worker) errFile() string { return strings.TrimSuffix(w.trace.path, ".tr
 // wait follows the process: os/exec does not tell when one is stopped.
 func (w *worker) wait() {
 	defer close(w.ended)
-	pid := w.cmd.Process.Pid
 	for {
 		var status syscall.WaitStatus
-		_, err := syscall.Wait4(pid, &status, syscall.WUNTRACED, nil)
+		_, err := syscall.Wait4(w.pid, &status, syscall.WUNTRACED, nil)
 		switch {
 		case errors.Is(err, syscall.EINTR):
 		case err != nil:
@@ -80,7 +81,6 @@ func (w *worker) wait() {
 			}
 		default:
 			w.status = status
-			_ = w.cmd.Process.Release() // it has ended
 			return
 		}
 	}
@@ -120,7 +120,7 @@ func (w *worker) signal(s syscall.Signal) error {
 	if w.hasEnded() {
 		return nil
 	}
-	return syscall.Kill(w.cmd.Process.Pid, s)
+	return syscall.Kill(w.pid, s)
 }
 
 // kill kills the worker with SIGKILL, but only if its own trace shows a delivery at work. It is
@@ -152,7 +152,7 @@ func (w *worker) await(happened <-chan struct{}, what string) error {
 		return nil
 	case <-timer.C:
 		return fmt.Errorf("consumer %s (process %d) did not %s within %s", w.name,
-			w.cmd.Process.Pid, what, endTimeout)
+			w.pid, what, endTimeout)
 	}
 }
 

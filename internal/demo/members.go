@@ -35,17 +35,17 @@ type shared struct {
 
 // share runs the two members until all flights of the log are settled, and moves the partitions
 // while they work.
-func (a *assignment) share(ctx context.Context, t *trace, orders <-chan string) error {
+func (a *assignment) share(ctx context.Context, t *trace) error {
 	flights, err := readFlights(a.Shared)
 	if err != nil {
 		return err
 	}
-	s := &shared{log: memlog.New(a.Topic, partitions), trace: t, busy: map[string]int{},
+	s := &shared{log: memlog.New(topicShared, partitions), trace: t, busy: map[string]int{},
 		handed: map[ackwise.Cause]int64{}}
 	ends := [partitions]ackwise.Position{}
 	for i := range flights {
 		p := partitionOf(&flights[i])
-		ends[p] = s.log.Append(p, flights[i].message(a.Topic))
+		ends[p] = s.log.Append(p, flights[i].message(topicShared))
 	}
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
@@ -69,7 +69,6 @@ func (a *assignment) share(ctx context.Context, t *trace, orders <-chan string) 
 			err = errors.Join(err, t.write(markHanded, c.String(), strconv.FormatInt(n, 10)))
 		}
 	}
-	<-orders // to stop; whoever gives orders sees meanwhile that all is done
 	return err
 }
 
