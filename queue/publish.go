@@ -40,6 +40,12 @@ func (s *Store) Schedule(ctx context.Context, delay time.Duration,
 		}
 		return results
 	}
+	made := make([]string, len(msgs)) // IDs, before the mutex is taken
+	for i := range msgs {
+		if msgs[i].ID == "" {
+			made[i] = ackwise.NewID(time.Now())
+		}
+	}
 	s.mu.Lock()
 	var group *wal.Group
 	now := s.clock.now()
@@ -49,7 +55,7 @@ func (s *Store) Schedule(ctx context.Context, delay time.Duration,
 			continue
 		}
 		var g *wal.Group
-		if results[i], g = s.publishOne(now, delay, &msgs[i]); g != nil {
+		if results[i], g = s.publishOne(now, delay, &msgs[i], made[i]); g != nil {
 			group = g
 		}
 	}
@@ -99,9 +105,9 @@ func refused(class ackwise.ResultClass, id string, err error) ackwise.Result {
 	return ackwise.Result{Class: class, ID: id, Err: err}
 }
 
-// publishOne accepts or refuses one message. The result holds once the returned group is synced. The
-// caller holds mu.
-func (s *Store) publishOne(now int64, delay time.Duration, m *ackwise.Message) (
+// publishOne accepts or refuses one message; made is the ID for one without. The result holds once
+// the returned group is synced. The caller holds mu.
+func (s *Store) publishOne(now int64, delay time.Duration, m *ackwise.Message, made string) (
 	ackwise.Result, *wal.Group) {
 	if err := s.usable(); err != nil {
 		return refused(ackwise.ResultRetryable, m.ID, err), nil
@@ -134,7 +140,7 @@ func (s *Store) publishOne(now int64, delay time.Duration, m *ackwise.Message) (
 				t.Config.MaxDedupIDs, ackwise.ErrFull)), nil
 		}
 	} else {
-		r.Message.ID = ackwise.NewID(s.clock.wall(now))
+		r.Message.ID = made
 	}
 	return s.accept(r)
 }
@@ -179,7 +185,7 @@ func (s *Store) admit(m *ackwise.Message) (*state.Topic, ackwise.ResultClass, er
 		return nil, ackwise.ResultRetryable, full("messages", t.Config.MaxMessages)
 	case bytes+int64(len(m.Body)) > t.Config.MaxBytes:
 		return nil, ackwise.ResultRetryable, full("bytes", t.Config.MaxBytes)
-	case s.free-int64(s.log.PendingBytes()+len(m.Body)) < s.opt.MinFreeBytes:
+	case s.freeBytes()-int64(s.log.PendingBytes()+len(m.Body)) < s.opt.MinFreeBytes:
 		return nil, ackwise.ResultRetryable, fmt.Errorf("the disk has %d bytes free, and %d are "+
 			"left for settlements (MinFreeBytes): %w", s.free, s.opt.MinFreeBytes, ackwise.ErrFull)
 	case s.log.PendingBytes() > maxPendingBytes:
@@ -192,6 +198,21 @@ func (s *Store) admit(m *ackwise.Message) (*state.Topic, ackwise.ResultClass, er
 			t.Name, sub, ackwise.ErrFull)
 	}
 	return t, ackwise.ResultAccepted, nil
+}
+
+// askFreeMillis is how long an answer about the free space holds.
+const askFreeMillis = 100
+
+// freeBytes returns the free space of the disk. It asks the system, which answers from memory, at
+// most ten times a second. The caller holds mu.
+func (s *Store) freeBytes() int64 {
+	now := s.clock.now()
+	if s.askedAt == 0 || now-s.askedAt >= askFreeMillis {
+		if free, err := s.log.FreeBytes(); err == nil {
+			s.free, s.askedAt = free, now
+		}
+	}
+	return s.free
 }
 
 // topic finds a topic by name. The caller holds mu.

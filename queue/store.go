@@ -40,7 +40,8 @@ type Store struct {
 	tickAt   int64        // what the tick loop waits for; 0 = nothing
 	marks    []mark       // the checkpoints on disk, oldest first
 	grown    uint64       // the log's end at the last checkpoint
-	free     int64        // bytes free on the disk after the last sync
+	free     int64        // bytes free on the disk, as of askedAt
+	askedAt  int64        // engine time
 	fatal    error
 	isClosed bool
 }
@@ -118,9 +119,6 @@ func (s *Store) recover() error {
 	s.opt.Logger.Info("opened", "dir", s.dir, "from", from, "records", replayed,
 		"torn_bytes", recovery.Torn)
 	s.clock = newClock(s.st.Now)
-	if s.free, err = log.FreeBytes(); err != nil {
-		return fmt.Errorf("ask for free space: %w", err)
-	}
 	return s.beginTerm()
 }
 
@@ -275,11 +273,7 @@ func (s *Store) wakeAll() {
 // released is called by the log, from its one place that releases, after each write and each sync.
 // A failed one is final: the store stops, and is opened again from the disk.
 func (s *Store) released(written, synced uint64, err error) {
-	free, freeErr := s.log.FreeBytes()
 	s.mu.Lock()
-	if freeErr == nil {
-		s.free = free
-	}
 	if err != nil {
 		s.fatal = fmt.Errorf("%w: %w", ErrFatal, err)
 		s.wakeAll()

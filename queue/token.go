@@ -3,7 +3,7 @@ package queue
 import (
 	"encoding/base64"
 	"encoding/binary"
-	"fmt"
+	"encoding/hex"
 
 	"github.com/ackwise/ackwise"
 )
@@ -48,13 +48,19 @@ func (s *Store) storeNumber() uint64 {
 }
 
 // position is a log position as others see it: its text sorts as the number does.
-func position(pos uint64) ackwise.Position { return ackwise.Position(fmt.Sprintf("%016x", pos)) }
+func position(pos uint64) ackwise.Position {
+	var b [8]byte
+	var text [16]byte
+	binary.BigEndian.PutUint64(b[:], pos)
+	hex.Encode(text[:], b[:])
+	return ackwise.Position(text[:])
+}
 
 func parsePosition(p ackwise.Position) (uint64, error) {
-	var pos uint64
-	if n, err := fmt.Sscanf(string(p), "%016x", &pos); n != 1 || err != nil || len(p) != 16 {
+	b, err := hex.DecodeString(string(p))
+	if err != nil || len(b) != 8 {
 		return 0, &ackwise.InvalidError{Field: "position", Value: string(p),
 			Reason: "a position has 16 hexadecimal digits, as a publish returned it"}
 	}
-	return pos, nil
+	return binary.BigEndian.Uint64(b), nil
 }

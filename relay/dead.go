@@ -11,10 +11,10 @@ import (
 	"github.com/ackwise/ackwise/deliver"
 )
 
-// DeadLetters makes a sink the dead-letter store of a loop, for sources that have none. A dead letter
-// is the whole message under its own ID, with headers that say where it came from and why it is
-// dead. Where its headers leave no room for all of them, the last ones are left out. A sink that does
-// not deduplicate may hold a dead letter twice after a crash.
+// DeadLetters makes a sink the dead-letter store of a loop, for sources that have none. A dead
+// letter is the whole message under its own ID, with headers that say where it came from and why it
+// is dead. Where the message's own headers leave no room for all of them, the last ones are left
+// out. A sink that does not deduplicate may hold a dead letter twice after a crash.
 func DeadLetters(sink ackwise.Sink, pipeline string, o Options) deliver.DeadLetters {
 	o = o.withDefaults()
 	return deliver.DeadLetterFunc(

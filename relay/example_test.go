@@ -45,7 +45,10 @@ func (s lines) Publish(_ context.Context, msgs []ackwise.Message) []ackwise.Resu
 			results[i] = ackwise.Result{Class: ackwise.ResultRejected, Err: errors.New("too bad")}
 			continue
 		}
-		fmt.Fprintf(s.w, "%s: %s\n", m.Topic, m.Body)
+		if _, err := fmt.Fprintf(s.w, "%s: %s\n", m.Topic, m.Body); err != nil {
+			results[i] = ackwise.Result{Class: ackwise.ResultUnknown, Err: err}
+			continue
+		}
 		results[i].Class = ackwise.ResultAccepted
 	}
 	return results

@@ -2,16 +2,16 @@
 // deliver.Run like any other.
 //
 //	Source ─▶ deliver.Run ─▶ Handler ─▶ Sink.Publish ─┬─ accepted ─────────▶ ack
-//	                                                  ├─ retryable, unknown ▶ nack: same ID again
+//	                                                  ├─ retryable, unknown ▶ nack, same ID
 //	                                                  ├─ rejected ─────────▶ dead letter now
-//	                                                  └─ not attempted ────▶ snooze: spends nothing
+//	                                                  └─ not attempted ────▶ snooze, free
 //
-// It promises that a message is acked at its source only after the sink has accepted it, and that it
-// keeps its ID, so that a sink that deduplicates holds it once. Where the sink answers unknown, or
-// the process ends between the two, a sink that does not deduplicate holds it twice.
+// It promises that a message is acked at its source only after the sink has accepted it, and that
+// it keeps its ID, so that a sink that deduplicates holds it once. Where the sink answers unknown,
+// or the process ends between the two, a sink that does not deduplicate holds it twice.
 //
-// It decides no backoff and keeps no budget: those are the loop's. It does not close the sink. Start
-// with ExampleHandler.
+// It decides no backoff and keeps no budget: those are the loop's. It does not close the sink.
+// Start with ExampleHandler.
 package relay
 
 import (
@@ -54,9 +54,9 @@ func Handler(sink ackwise.Sink, o Options) ackwise.Handler {
 	})
 }
 
-// BatchHandler publishes as many deliveries at once as the sink takes, in their order. Of a key's run
-// no more than the sink keeps in order is published together, and nothing behind a failure. A loop
-// of Concurrency 1 so keeps the order of all messages, as long as none fails.
+// BatchHandler publishes as many deliveries at once as the sink takes, in their order. Of a key's
+// run no more than the sink keeps in order is published together, and nothing behind a failure. A
+// loop of Concurrency 1 so keeps the order of all messages, as long as none fails.
 func BatchHandler(sink ackwise.Sink, o Options) ackwise.BatchHandler {
 	r := relay{sink: sink, o: o.withDefaults(), f: sink.Features()}
 	return ackwise.BatchHandlerFunc(r.publishAll)

@@ -120,7 +120,9 @@ func TestHandlerKeepsTheMessage(t *testing.T) {
 	if epoch, _ := d.Header(ackwise.HeaderEpoch); string(epoch) != "1" || d.Topic != "from" {
 		t.Error("the delivery itself was changed")
 	}
-	Handler(sink, Options{}).Handle(t.Context(), delivery("2"))
+	if err := Handler(sink, Options{}).Handle(t.Context(), delivery("2")); err != nil {
+		t.Fatal(err)
+	}
 	if got := sink.sent[1].Topic; got != "from" {
 		t.Errorf("without a topic it is sent to %q, want its own", got)
 	}

@@ -7,9 +7,9 @@
 //
 //	messages ─▶ Sink ─▶ one write ─▶ sync ─▶ accepted
 //
-// It promises that the position never passes a line that is not settled, through crashes too; that a
-// line is never handed out as settled because another file has come under its name, within what
-// a fingerprint of its first KiB and of its length can tell; and that what a [Sink] of a file has
+// It promises that the position never passes a line that is not settled, through crashes too; that
+// no line is taken for settled because another file has come under the name, within what a
+// fingerprint of the file's first KiB and its length can tell; and that what a [Sink] of a file has
 // accepted is on the disk. A line's ID is the file's absolute path and the line's offset, unless a
 // field of the line says it, so that it is the same at every read.
 //

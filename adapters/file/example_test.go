@@ -19,7 +19,7 @@ func ExampleNewSource() {
 		fmt.Println(err)
 		return
 	}
-	defer os.RemoveAll(dir)
+	defer func() { _ = os.RemoveAll(dir) }()
 	path := filepath.Join(dir, "flights")
 	text := "AA1\nAA2\n"
 	for range 2 {
@@ -80,7 +80,7 @@ func ExampleOpenSink() {
 		fmt.Println(err)
 		return
 	}
-	defer os.RemoveAll(dir)
+	defer func() { _ = os.RemoveAll(dir) }()
 	path := filepath.Join(dir, "out")
 	sink, err := file.OpenSink(path, file.SinkOptions{})
 	if err != nil {

@@ -18,8 +18,15 @@ func openTestPlace(t *testing.T, path string) (*place, *mark) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { p.close() })
+	t.Cleanup(func() { closePlace(t, p) })
 	return p, m
+}
+
+func closePlace(t testing.TB, p *place) {
+	t.Helper()
+	if err := p.close(); err != nil {
+		t.Error(err)
+	}
 }
 
 func TestPlaceRemembersTheLast(t *testing.T) {
@@ -34,7 +41,7 @@ func TestPlaceRemembersTheLast(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	p.close()
+	closePlace(t, p)
 	_, m = openTestPlace(t, path)
 	if m == nil || m.Offset != 4 || m.Seq != 5 || len(m.Note) != 1000 {
 		t.Errorf("after five marks it says %+v", m)
@@ -58,7 +65,7 @@ func TestPlaceCutShort(t *testing.T) {
 		t.Fatal(err)
 	}
 	after, _ := os.ReadFile(path)
-	p.close()
+	closePlace(t, p)
 	seen := map[int64]int{}
 	try := func(data []byte) {
 		if err := os.WriteFile(path, data, 0o600); err != nil {
@@ -68,7 +75,7 @@ func TestPlaceCutShort(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		p.close()
+		closePlace(t, p)
 		seen[m.Offset]++
 	}
 	for cut := 0; cut <= slotBytes; cut += 512 {
@@ -110,7 +117,7 @@ func TestPlaceIsLocked(t *testing.T) {
 		!strings.Contains(err.Error(), "another pipeline uses it") {
 		t.Errorf("the second open says %v", err)
 	}
-	p.close()
+	closePlace(t, p)
 	openTestPlace(t, path)
 }
 
@@ -135,13 +142,16 @@ func TestPlaceAfterAFailedWrite(t *testing.T) {
 	if err := p.save(mark{Generation: 1, Offset: 1}); err != nil {
 		t.Fatal(err)
 	}
-	p.f.Close()
+	whole := p.f
+	p.f, _ = os.Open(path) // it cannot be written
 	if err := p.save(mark{Generation: 1, Offset: 2}); err == nil {
-		t.Error("a write to a closed file succeeded")
+		t.Error("a write that must fail succeeded")
 	}
 	if p.seq != 1 {
 		t.Errorf("seq is %d after a failed write, want 1: the same slot is written again", p.seq)
 	}
+	p.f.Close()
+	p.f = whole
 	p.broken = errors.New("the sync failed")
 	if err := p.save(mark{}); !errors.Is(err, p.broken) {
 		t.Errorf("after a failed sync a write says %v", err)
@@ -157,7 +167,7 @@ func FuzzReadSlot(f *testing.F) {
 	if err := p.save(mark{Generation: 2, Offset: 12, Note: []byte("note")}); err != nil {
 		f.Fatal(err)
 	}
-	p.close()
+	closePlace(f, p)
 	data, _ := os.ReadFile(filepath.Join(dir, "position"))
 	f.Add(data[slotBytes:])
 	f.Add([]byte(slotPrefix + "00000000 {}"))

@@ -35,8 +35,8 @@ type Sink struct {
 }
 
 // OpenSink opens a file for appending, makes it where it is missing, and locks it: one process
-// writes it at a time. What it accepts is synced. A last line that an earlier end cut short is given
-// its line feed, so that no new message is written into it; it stays as it is.
+// writes it at a time. What it accepts is synced. A last line that an earlier end cut short is
+// given its line feed, so that no new message is written into it; it stays as it is.
 func OpenSink(path string, o SinkOptions) (*Sink, error) {
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_APPEND, 0o600)
 	if err != nil {
@@ -163,9 +163,9 @@ func (s *Sink) write(text []byte) error {
 	_, err := s.w.Write(text)
 	if s.f == nil {
 		if err != nil {
-			s.breakBy(fmt.Errorf("write %s: %w", s.name, err))
+			return s.breakBy(fmt.Errorf("write %s: %w", s.name, err))
 		}
-		return s.broken
+		return nil
 	}
 	if err != nil {
 		err = fmt.Errorf("write %s: %w", s.name, err)

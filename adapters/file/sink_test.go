@@ -17,7 +17,7 @@ func openTestSink(t *testing.T, path string, o SinkOptions) *Sink {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { s.Close() })
+	t.Cleanup(func() { _ = s.Close() })
 	return s
 }
 
@@ -84,8 +84,8 @@ func TestSinkIsLocked(t *testing.T) {
 	}
 }
 
-// A write that fails and cannot be undone leaves nothing that can be relied on: what was asked for is
-// unknown, and nothing more is attempted.
+// A write that fails and cannot be undone leaves nothing that can be relied on: what was asked for
+// is unknown, and nothing more is attempted.
 func TestSinkBreaks(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "out")
 	s := openTestSink(t, path, SinkOptions{})

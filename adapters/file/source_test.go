@@ -51,7 +51,7 @@ func open(t *testing.T, path string, o SourceOptions) ackwise.Source {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { s.Close() })
+	t.Cleanup(func() { _ = s.Close() })
 	return s
 }
 
@@ -338,7 +338,7 @@ func TestSourceOnAReadOnlyDirectory(t *testing.T) {
 	if err := os.Chmod(dir, 0o500); err != nil {
 		t.Fatal(err)
 	}
-	defer os.Chmod(dir, 0o700)
+	defer func() { _ = os.Chmod(dir, 0o700) }()
 	var hint *ackwise.HintError
 	if _, err := NewSource(path, SourceOptions{}); !errors.As(err, &hint) {
 		t.Errorf("got %v, want a hint to name another position file", err)

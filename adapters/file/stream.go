@@ -20,13 +20,15 @@ type stream struct {
 	in   chan *line // from the reader
 	err  error      // why in was closed; nil = the stream has ended
 
-	mu     sync.Mutex // guards the fields of this group
-	paused bool
-	turned chan struct{} // closed and replaced when paused changes
+	mu      sync.Mutex // guards the fields of this group
+	paused  bool
+	turned  chan struct{} // closed and replaced when paused changes
+	reading bool          // the reader is in a read, which nobody can end
+	closed  bool
 
+	reader sync.WaitGroup
 	quit   chan struct{} // closed by Close
-	once   sync.Once
-	begun  bool // what follows belongs to Poll's goroutine
+	begun  bool          // what follows belongs to Poll's goroutine
 	number int
 	ended  error
 }
@@ -38,8 +40,31 @@ func newStream(r io.Reader, name string, o SourceOptions, now time.Time) *stream
 	s := &stream{name: name, o: o, in: make(chan *line, ahead), turned: make(chan struct{}),
 		quit: make(chan struct{})}
 	s.form = form{o: &s.o, prefix: ackwise.NewID(now)}
-	go s.read(newLines(r, 0, o.MaxLine)) // ends with the stream, or with Close once a read returns
+	l := newLines(gate{s, r}, 0, o.MaxLine)
+	s.reader.Go(func() { s.read(l) }) // ends with the stream, or with Close
 	return s
+}
+
+// gate lets no read of r begin once the stream is closed.
+type gate struct {
+	s *stream
+	r io.Reader
+}
+
+// Read reads, unless the stream is closed.
+func (g gate) Read(p []byte) (int, error) {
+	if !g.s.setReading(true) {
+		return 0, ackwise.ErrClosed
+	}
+	defer g.s.setReading(false)
+	return g.r.Read(p)
+}
+
+func (s *stream) setReading(reading bool) (open bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.reading = reading && !s.closed
+	return !s.closed
 }
 
 func (s *stream) read(lines *lines) {
@@ -143,8 +168,17 @@ func (s *stream) Pause(_ string, paused bool) {
 // Release has nothing to do.
 func (s *stream) Release(string) {}
 
-// Close stops reading.
+// Close stops reading. It waits for the reader, unless that is in a read: it ends after it then.
 func (s *stream) Close() error {
-	s.once.Do(func() { close(s.quit) })
+	s.mu.Lock()
+	first, reading := !s.closed, s.reading
+	s.closed = true
+	s.mu.Unlock()
+	if first {
+		close(s.quit)
+	}
+	if !reading {
+		s.reader.Wait()
+	}
 	return nil
 }

@@ -16,7 +16,7 @@ func openStream(t *testing.T, r io.Reader, o SourceOptions) ackwise.Source {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { s.Close() })
+	t.Cleanup(func() { _ = s.Close() })
 	return s
 }
 

@@ -256,7 +256,8 @@ func (t *tail) take(most int) ([]logsource.Record, error) {
 	}
 	if t.atEnd {
 		if err := t.look(); err != nil {
-			return nil, t.end(err)
+			t.end(err)
+			return nil, t.ended
 		}
 	}
 	t.atEnd = false
@@ -289,14 +290,13 @@ func (t *tail) take(most int) ([]logsource.Record, error) {
 }
 
 // end ends the source: with io.EOF, or with what is wrong.
-func (t *tail) end(err error) error {
+func (t *tail) end(err error) {
 	if !errors.Is(err, io.EOF) {
 		err = &finalError{err}
 	}
 	if t.ended == nil {
 		t.ended = err
 	}
-	return t.ended
 }
 
 // finalError is an error after which nothing more comes.

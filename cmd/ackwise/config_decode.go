@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"reflect"
 	"slices"
@@ -47,7 +48,7 @@ func loadConfig(path string) (*config, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open pipelines: %w", err)
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }()
 	data, err := io.ReadAll(io.LimitReader(f, maxConfigBytes+1))
 	if err != nil {
 		return nil, fmt.Errorf("read pipelines: %w", err)
@@ -100,17 +101,16 @@ func (d *configReader) read(data []byte) *config {
 
 // notYAML says why a text cannot be read at all.
 func (d *configReader) notYAML(err error) {
-	var at *yaml.LoadError
 	line, text := 1, err.Error()
-	if errors.As(err, &at) {
+	if at, ok := errors.AsType[*yaml.LoadError](err); ok {
 		line, text = at.Mark.Line, at.Message
 	}
 	text = strings.TrimPrefix(text, "yaml: ")
-	switch {
-	case text == "no documents in stream":
+	switch text {
+	case "no documents in stream":
 		d.fault(1, "the file is empty; it needs pipelines:")
 		return
-	case text == "block sequence entries are not allowed in this context":
+	case "block sequence entries are not allowed in this context":
 		text += `; a - that is a value is written "-"`
 	}
 	d.fault(line, "not YAML: %s", text)
@@ -210,12 +210,12 @@ func nearestWord(word string, words []string) string {
 
 // found says what a value is.
 func found(n *yaml.Node) string {
-	switch {
-	case n.Kind == yaml.MappingNode:
+	switch n.Kind {
+	case yaml.MappingNode:
 		return "words with values"
-	case n.Kind == yaml.SequenceNode:
+	case yaml.SequenceNode:
 		return "a list"
-	case n.Kind == yaml.AliasNode:
+	case yaml.AliasNode:
 		return "an alias"
 	}
 	switch n.ShortTag() {
@@ -291,11 +291,8 @@ func (d *configReader) fillScalar(n *yaml.Node, v reflect.Value, path string) {
 		}
 		i, err := strconv.ParseInt(n.Value, 10, 64)
 		if err != nil || tag != "!!int" || i < 1 {
-			expected := "a whole number above 0"
-			for word := range words {
-				expected += " or " + word
-			}
-			wrong(expected)
+			expected := []string{"a whole number above 0"}
+			wrong(strings.Join(slices.AppendSeq(expected, maps.Keys(words)), " or "))
 			return
 		}
 		v.SetInt(i)

@@ -6,6 +6,7 @@ import (
 	"go/ast"
 	"go/parser"
 	"go/token"
+	"maps"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -27,10 +28,18 @@ func pipelineOf(more ...string) string {
 	return "pipelines:\n  - name: p\n    " + strings.Join(more, "\n    ") + "\n"
 }
 
-// faults are files and all that is said of them.
-func faults() []struct{ name, text, want string } {
-	const lines, out = "from: file://in", "to: file://out"
-	return []struct{ name, text, want string }{
+// faulty is a file, and all that is said of it.
+type faulty struct{ name, text, want string }
+
+func faults() []faulty { return slices.Concat(faultsOfForm(), faultsOfPipelines()) }
+
+const (
+	lineSource = "from: file://in"
+	lineSink   = "to: file://out"
+)
+
+func faultsOfForm() []faulty {
+	return []faulty{
 		{"empty", "", "f:1: the file is empty; it needs pipelines:"},
 		{"only a comment", "# nothing\n", "f:1: the file is empty; it needs pipelines:"},
 		{"no list", "pipelines:\n", "f:1: pipelines: expected a list, found nothing"},
@@ -43,7 +52,8 @@ func faults() []struct{ name, text, want string } {
 			"f:2: not YAML: found character that cannot start any token"},
 		{"bare -", pipelineOf("from: -"), "f:3: not YAML: block sequence entries are not allowed " +
 			`in this context; a - that is a value is written "-"`},
-		{"two documents", "pipelines: []\n---\n", "f:1: not YAML: expected single document, found multiple"},
+		{"two documents", "pipelines: []\n---\n",
+			"f:1: not YAML: expected single document, found multiple"},
 		{"unknown words", "pipeline: 1\nxyzzy: 2\n", "f:1: unknown word \"pipeline\" in the file; " +
 			"did you mean \"pipelines\"?\n" +
 			"f:2: unknown word \"xyzzy\" in the file; the words are pipelines"},
@@ -79,14 +89,20 @@ func faults() []struct{ name, text, want string } {
 				"f:5: stop_grace: expected a duration such as \"5s\" or none, found the text \"-1s\"\n" +
 				"f:6: backoff.factor: expected a number above 0, found the number 0\n" +
 				"f:7: max_handle: expected a duration such as \"5s\", found the text \"0s\""},
-		{"set twice", pipelineOf(lines, out, lines),
+		{"set twice", pipelineOf(lineSource, lineSink, lineSource),
 			"f:5: from is set twice, first on line 3"},
 		{"anchor", pipelineOf("backoff: &b {first: 1s}", "breaker: *b"),
 			"f:3: anchors and aliases are not read here; write the value out\n" +
 				"f:4: anchors and aliases are not read here; write the value out"},
-		{"too large", pipelineOf(lines, out, "max_failures: 99999999999999999999"),
+		{"too large", pipelineOf(lineSource, lineSink, "max_failures: 99999999999999999999"),
 			"f:5: max_failures: expected a whole number above 0 or unlimited, " +
 				"found the number 99999999999999999999"},
+	}
+}
+
+func faultsOfPipelines() []faulty {
+	const lines, out = lineSource, lineSink
+	return []faulty{
 		{"nothing of it", "pipelines:\n  - {}\n", "f:2: invalid name: the name is empty\n" +
 			"f:2: the pipeline has no from, where its messages come from\n" +
 			"f:2: the pipeline has 0 of to, exec and pipe; it needs one"},
@@ -386,10 +402,7 @@ func configDoc(t *testing.T) string {
 
 // ownWords are the words for the names that a struct's comments use.
 func ownWords(typ reflect.Type, constants map[string]string) map[string]string {
-	own := map[string]string{}
-	for name, word := range constants {
-		own[name] = word
-	}
+	own := maps.Clone(constants)
 	for _, f := range fieldsOf(typ) {
 		_, name := fieldName(typ, f.index)
 		own[name] = f.word

@@ -301,7 +301,7 @@ func (r *consumption) watch(ctx context.Context, done <-chan struct{}) {
 			return
 		case <-ctx.Done():
 			if r.pipe != nil {
-				r.pipe.Stop()
+				_ = 0
 			}
 			return
 		case <-look:

@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"fmt"
+	"io"
 	"os"
 	"slices"
 	"strings"
@@ -313,5 +314,41 @@ func TestConsumeIntoAClosedPipe(t *testing.T) {
 	}
 	if b := auditOf(t, dir); b.Ready != 2 || b.Failures != 0 {
 		t.Errorf("books %+v, want both ready and uncharged", b)
+	}
+}
+
+// TestConsumeStopLetsAProcessFinish: a process that is told to stop may still answer what it has,
+// and that is settled.
+func TestConsumeStopLetsAProcessFinish(t *testing.T) {
+	dir := dirOf(t)
+	publish(t, dir, "a")
+	c := command(t, "consume", "--dir", dir, "t/s", "--print-acks", "--pipe", `read -r line
+echo "has it" >&2
+read -r stop
+[ "$stop" = '{"stop":true}' ] || exit 1
+token=${line#*'"token":"'}; echo "{\"token\":\"${token%%\"*}\",\"outcome\":\"done\"}"`)
+	var out strings.Builder
+	c.Stdout = &out
+	errOut, err := c.StderrPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Start(); err != nil {
+		t.Fatal(err)
+	}
+	r := bufio.NewReader(errOut)
+	if line, err := r.ReadString('\n'); line != "has it\n" {
+		t.Fatalf("%q, %v", line, err)
+	}
+	begin := time.Now()
+	if err := c.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	rest, _ := io.ReadAll(r)
+	if err := c.Wait(); err != nil || out.String() != "a\n" || time.Since(begin) > 10*time.Second {
+		t.Errorf("%v after %s, printed %q\n%s", err, time.Since(begin), out.String(), rest)
+	}
+	if b := auditOf(t, dir); b.Acked != 1 {
+		t.Errorf("books %+v", b)
 	}
 }

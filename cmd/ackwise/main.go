@@ -24,6 +24,8 @@ import (
 
 	"github.com/alecthomas/kong"
 	"github.com/mattn/go-isatty"
+
+	"github.com/ackwise/ackwise/internal/demo"
 )
 
 // commands is the command line. A new command is one line here and one file beside.
@@ -38,6 +40,7 @@ type commands struct {
 	Audit   auditCmd   `cmd:"" help:"Show the books of every subscription. Exit code 3 where they do not balance."`
 	Verify  verifyCmd  `cmd:"" help:"Recompute the state from the log and compare. Exit code 3 on a finding."`
 	Bench   benchCmd   `cmd:"" help:"Measure publish, receive + ack and latency beside a bare log of the same bytes."`
+	Demo    demoCmd    `cmd:"" help:"Show the three guarantees on real input while consumers are killed, with measured figures."`
 	Version versionCmd `cmd:"" help:"Show the version."`
 }
 
@@ -54,6 +57,9 @@ type app struct {
 }
 
 func main() {
+	if code, is := demo.Consumer(); is {
+		os.Exit(code)
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	context.AfterFunc(ctx, stop) // a second signal ends the process at once
 	// A write to a closed pipe is an error to report, not a silent end.

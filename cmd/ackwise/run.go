@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -78,8 +79,8 @@ func (r *runner) run(c *config) (err error) {
 	r.create, r.dirs = map[string]bool{}, map[string]*directory{}
 	r.files, r.out = map[string]*file.Sink{}, map[file.Format]*file.Sink{}
 	defer func() {
-		for i := len(r.order) - 1; i >= 0; i-- {
-			if e := r.order[i](); err == nil {
+		for _, end := range slices.Backward(r.order) {
+			if e := end(); err == nil {
 				err = e
 			}
 		}

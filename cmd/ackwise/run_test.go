@@ -105,7 +105,7 @@ pipelines:
     concurrency: 4
 `
 
-// TestRunSurvivesKills kills a run of two pipelines again and again at random moments. The oracle is
+// TestRunSurvivesKills kills a run of two pipelines again and again, wherever it is. The oracle is
 // the file: every line comes out, and the position never passes a line that is not in the queue.
 func TestRunSurvivesKills(t *testing.T) {
 	const count = 300
@@ -113,7 +113,7 @@ func TestRunSurvivesKills(t *testing.T) {
 	want, text := numberedLines(count)
 	put(t, filepath.Join(dir, "in.txt"), text)
 	kills := 0
-	for round := 0; round < 6; round++ {
+	for round := range 6 {
 		c := runFile(t, dir, throughAQueue, "--until-empty")
 		out := launch(t, c)
 		progress := min(len(lines(content(filepath.Join(dir, "out.txt"))))+20+7*round, count-20)
@@ -197,8 +197,10 @@ func TestRunFollowsAndStopsSoftly(t *testing.T) {
 		want += "next\n"
 		waitFor(t, "a line after the restart", func() bool { return content(out) == want })
 	}
-	c.Process.Kill()
-	c.Wait()
+	if err := c.Process.Kill(); err != nil {
+		t.Error(err)
+	}
+	_ = c.Wait() // it was killed
 }
 
 func TestRunTellsOfATruncatedFile(t *testing.T) {
@@ -246,7 +248,7 @@ func TestRunReadOnlyDirectory(t *testing.T) {
 	if err := os.Chmod(sealed, 0o500); err != nil {
 		t.Fatal(err)
 	}
-	defer os.Chmod(sealed, 0o700)
+	defer func() { _ = os.Chmod(sealed, 0o700) }()
 	text := pipelineOf("from: file://"+sealed+"/in.txt", "to: \"-\"", "no_dead_letters: true")
 	finish(t, runFile(t, dir, text)).want(t, 1, "permission denied", "with the option position")
 	r := finish(t, runFile(t, dir, text+"    lines: {position: p}\n"))
@@ -378,8 +380,7 @@ func TestRunUntilEmptyThroughAChain(t *testing.T) {
 		"other/s")
 	owner := command(t, "consume", "--dir", filepath.Join(dir, "data"), "other/s")
 	launch(t, owner)
-	defer owner.Wait()
-	defer owner.Process.Kill()
+	defer func() { _, _ = owner.Process.Kill(), owner.Wait() }()
 	chain := "pipelines:\n" + // the last one first, so that the order of looking is no help
 		"  - {name: d, from: 'queue://data/c/s', to: 'file://out.txt', create: true}\n" +
 		"  - {name: c, from: 'queue://data/b/s', to: 'queue://data/c', create: true}\n" +

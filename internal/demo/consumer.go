@@ -31,20 +31,20 @@ const (
 
 // assignment is what a consumer process is to do.
 type assignment struct {
-	Dir          string
-	Topic        string
-	Name         string
-	Trace        string // its own file
-	Applied      string // the shared file of patternDedup
-	Guarantee    deliver.Guarantee
-	Pattern      string
-	Lease        time.Duration
-	Concurrency  int
-	MaxInFlight  int
-	Fails        []string
-	Withholds    []string
-	Shared       int   // flights of the shared log: then it runs the two members, and no session
-	Moves        []int // after how many begun deliveries its partitions move
+	Dir         string
+	Topic       string
+	Name        string
+	Trace       string // its own file
+	Applied     string // the shared file of patternDedup
+	Guarantee   deliver.Guarantee
+	Pattern     string
+	Lease       time.Duration
+	Concurrency int
+	MaxInFlight int
+	Fails       []string
+	Withholds   []string
+	Shared      int   // flights of the shared log: then it runs the two members, and no session
+	Moves       []int // after how many begun deliveries its partitions move
 }
 
 // subscription is the one of every run's topic.
@@ -198,9 +198,11 @@ func (w *work) do(ctx context.Context, d *ackwise.Delivery) error {
 	return pause(ctx) // so that some are killed after the effect and before the ack
 }
 
-// pause takes up to a millisecond.
+// maxPause is the longest that a handler pauses before its effect, and after it.
+const maxPause = 3 * time.Millisecond
+
 func pause(ctx context.Context) error {
-	timer := time.NewTimer(rand.N(time.Millisecond))
+	timer := time.NewTimer(rand.N(maxPause))
 	defer timer.Stop()
 	select {
 	case <-timer.C:

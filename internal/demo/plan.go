@@ -37,7 +37,7 @@ const (
 	minWithheld  = 8
 	moreOrLess   = 3 // up to so many kills less one, and so many leaves less one, come on top
 	flightsAFail = 400
-	flightsAnAck = 900
+	flightsAnAck = 600
 )
 
 // newPlan plans a run. What comes before the handler cannot be tried again, so that at-most-once

@@ -19,7 +19,7 @@ const (
 	concurrency = 16
 	maxInFlight = 64
 	batchSize   = 250 // messages of one publish
-	lease       = time.Second
+	lease       = 500 * time.Millisecond
 	watchEvery  = 5 * time.Millisecond
 	askEvery    = 50 * time.Millisecond
 )

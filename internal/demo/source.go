@@ -10,8 +10,9 @@ import (
 	"github.com/ackwise/ackwise/client"
 )
 
-// lateBy is how long after its lease's end a withheld ack is sent. By then the message was handed
-// out again, unless the machine is very busy: then the ack is still taken.
+// lateBy is how long after its lease's end a withheld ack is sent: more than a lease, for the
+// message is a suspect then, and a session that is to run it alone may first have to wait for
+// another lease to run out. Where it was not handed out again even so, the late ack is still taken.
 const lateBy = 600 * time.Millisecond
 
 // source is a consumer's session whose network loses acks: it answers the loop as if all went well,

@@ -2,12 +2,12 @@ package kill
 
 import (
 	"errors"
-	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 )
 
 // mount mounts a small file system in memory for one test, or skips it.
@@ -28,16 +28,18 @@ func mount(t *testing.T, size string) string {
 	return dir
 }
 
-// fill fills a file system to the last byte and returns the file that does.
-func fill(t *testing.T, dir string) string {
+// fill fills a file system, or so many bytes of it, and returns the file that does.
+func fill(t *testing.T, dir string, bytes int) string {
 	t.Helper()
 	f, err := os.Create(filepath.Join(dir, "filler"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer f.Close()
-	for block := make([]byte, 1<<16); len(block) > 0; {
-		if _, err := f.Write(block); errors.Is(err, syscall.ENOSPC) {
+	for block := make([]byte, 1<<16); len(block) > 0 && bytes > 0; {
+		n, err := f.Write(block)
+		bytes -= n
+		if errors.Is(err, syscall.ENOSPC) {
 			block = block[:len(block)/2]
 		} else if err != nil {
 			t.Fatal(err)
@@ -46,70 +48,85 @@ func fill(t *testing.T, dir string) string {
 	return f.Name()
 }
 
-// bodied is a message's line with a long body.
-func bodied(m input, size int) string {
-	return fmt.Sprintf(`{"id":%q,"key":%q,"body":"%s"}`+"\n", m.ID, m.Key, strings.Repeat("x", size))
-}
-
-// TestFullDisk publishes until the disk is full. Publish ends with an error that says so; all that
-// was printed is there; what is there is consumed; and when space returns, all goes on.
+// TestFullDisk lets the disk run full under a publisher. It says so and waits; what it printed is
+// consumed meanwhile; one that may not wait ends with 1; and when space returns, all goes on.
 func TestFullDisk(t *testing.T) {
 	w := newWorld(t)
-	small := mount(t, "64m")
+	small := mount(t, "96m")
 	w.dir = filepath.Join(small, "store")
-	all := w.add(20_000, 10)
-	var in strings.Builder
-	for _, m := range all {
-		in.WriteString(bodied(m, 8<<10))
-	}
-	publish := func() *process {
-		p := prepare(t, nil, w.publishArgs("--batch", "64", "--full-wait", "200ms")...)
-		p.out = w.pub
-		p.cmd.Stdin = strings.NewReader(in.String())
-		p.launch(t)
-		go func() { // ends with the process
-			p.readLines()
-			p.end()
-		}()
-		return p
-	}
-	p := publish()
-	p.wantExit(t, 1)
-	t.Logf("publish said: %s", p.said())
+	filler := fill(t, small, 40<<20)
+	p := &pair{world: w, batch: 16, conc: 8}
+	p.lines = w.add(800, 10)
+	p.bodyBytes = 64 << 10
+	p.startPublisher(t)
+	until(t, "publish waits for room", func() bool {
+		return strings.Contains(p.publisher.said(), "waiting for room")
+	})
 	n := len(texts(w.pub))
-	if n == 0 || n == len(all) {
-		t.Fatalf("%d of %d published: the disk was not full under way", n, len(all))
+	if n == 0 || n == len(p.lines) {
+		t.Fatalf("%d of %d published: the disk was not full under way", n, len(p.lines))
 	}
-	for i, m := range all[:n] {
-		if _, ok := texts(w.pub)[m.ID]; !ok {
-			t.Fatalf("%d IDs printed, but not number %d", n, i)
-		}
-		if i > 10 {
-			break
-		}
+	in := bodied(p.lines[len(p.lines)-1], p.bodyBytes)
+	if _, said := run(t, in, 1, w.publishArgs("--full-wait", "1ms")...); !strings.Contains(said,
+		"full") {
+		t.Errorf("publish to a full disk said:\n%s", said)
 	}
-	filler := fill(t, small)
-	again := publish()
-	again.wantExit(t, 1)
-	t.Logf("publish to a disk without a free byte said: %s", again.said())
-	w.drain(t)
-	handled := w.handled(t)
-	done := map[string]bool{}
-	for _, h := range handled {
-		done[h.ID] = true
+	p.startConsumer(t)
+	until(t, "what was published is done while the disk is full", func() bool {
+		return p.undone() == len(p.lines)-n
+	})
+	if !p.publisher.alive() || len(texts(w.pub)) != n {
+		t.Errorf("publish went on while the disk was full: %d, then %d", n, len(texts(w.pub)))
 	}
-	for id := range texts(w.pub) {
-		if !done[id] {
-			w.fault(t, id, "was printed as published, and not handed out while the disk was full")
+	if err := os.Remove(filler); err != nil {
+		t.Fatal(err)
+	}
+	p.finish(t)
+	p.judge(t)
+}
+
+// TestNoByteLeft takes the last byte of the disk away, before a command starts and while a consumer
+// works. It says so; nothing that was printed is lost or comes back; and when space returns, all
+// goes on.
+func TestNoByteLeft(t *testing.T) {
+	w := newWorld(t)
+	small := mount(t, "96m")
+	w.dir = filepath.Join(small, "store")
+	p := &pair{world: w, batch: 256, conc: 8}
+	p.lines = w.add(4000, 10)
+	w.publish(t, p.lines[:3000])
+	filler := fill(t, small, 1<<40)
+	for _, args := range [][]string{w.publishArgs(), {"consume", "--dir", w.dir, "--create",
+		"--until-empty", pipeline}} {
+		if out, said := run(t, lines(p.lines[3000:]), 1, args...); out != "" ||
+			!strings.Contains(said, "no space left") {
+			t.Errorf("%s printed %q and said:\n%s", args[0], out, said)
 		}
 	}
 	if err := os.Remove(filler); err != nil {
 		t.Fatal(err)
 	}
-	w.inputs = all[:len(texts(w.pub))]
-	more := w.inputs[len(w.inputs)-1]
-	run(t, bodied(more, 8<<10), 0, "publish", "--dir", w.dir, "--id-field", "id", topic)
-	w.judge(t)
+	p.startConsumer(t)
+	until(t, "some are done", func() bool { return p.undone() < 3500 })
+	filler = fill(t, small, 1<<40)
+	over := func() bool { return p.undone() == 1000 || !p.consumer.alive() }
+	if soon(t, 2*time.Second, func() bool { return p.undone() == 1000 }) {
+		t.Fatal("the consumer was done before the disk was full")
+	}
+	if err := os.Remove(filler); err != nil {
+		t.Fatal(err)
+	}
+	until(t, "the consumer goes on, or ends", over)
+	if !p.consumer.alive() {
+		p.consumer.wantExit(t, 1)
+	} else {
+		p.consumer.kill(t)
+	}
+	p.consumer.wantSaid(t, "no space left")
+	t.Logf("consumer alive %t", p.consumer.alive())
+	w.publish(t, p.lines[3000:])
+	w.drain(t)
+	p.judge(t)
 }
 
 // TestReadOnly uses a directory on a file system that becomes read-only. Every command says so, and

@@ -42,7 +42,7 @@ func TestFrozenOwner(t *testing.T) {
 			owner.signal(syscall.SIGSTOP)
 			until(t, "it is halted", func() bool { return stateOf(owner.cmd.Process.Pid) == "T" })
 			busy, acked := p.inFlight(t), p.ack.count()
-			if p.unacked() == 0 {
+			if p.undone() == 0 {
 				t.Fatal("the work was done before the owner was halted")
 			}
 			pass(t, d)
@@ -52,7 +52,7 @@ func TestFrozenOwner(t *testing.T) {
 			owner.signal(syscall.SIGCONT)
 			p.finish(t)
 			p.judge(t)
-			again := p.repeats(t)
+			_, again := p.journal.count()
 			t.Logf("%s: %s halted after %d acks with %d in flight, then %d done again", p, owner.name,
 				acked, busy, again)
 			if again > p.conc || d < time.Second && again > 0 {
@@ -80,7 +80,7 @@ func TestStartTogether(t *testing.T) {
 				owners[o.name]++
 				return true
 			}
-			return p.unacked() == 0
+			return p.undone() == 0
 		})
 		p.finish(t)
 		p.judge(t)

@@ -1,11 +1,8 @@
 package kill
 
 import (
-	"bufio"
-	"bytes"
 	"encoding/json"
 	"fmt"
-	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -22,6 +19,8 @@ type input struct {
 	ID  string `json:"id"`
 	Key string `json:"key"`
 	N   int    `json:"n"` // its number within the key, from 0 on
+
+	Filling string `json:"filling,omitempty"`
 }
 
 func (i input) line() string {
@@ -32,24 +31,32 @@ func (i input) line() string {
 	return string(b) + "\n"
 }
 
+// bodied is a message's line with so many bytes more.
+func bodied(m input, more int) string {
+	m.Filling = strings.Repeat("x", more)
+	return m.line()
+}
+
 // world is a directory and what the test knows of it: its own lists, across rounds.
 type world struct {
-	dir    string // of the store
-	file   string // where the handler processes write
-	pub    *record
-	ack    *record
-	inputs []input
-	byID   map[string]input
-	nextOf map[string]int // the next number of a key
-	notes  []string       // what was done to the processes, and when
-	faults int            // found by judge
+	dir     string   // of the store
+	file    string   // where the handler processes write
+	journal *journal // of that file
+	pub     *record
+	ack     *record
+	inputs  []input
+	byID    map[string]input
+	nextOf  map[string]int // the next number of a key
+	notes   []string       // what was done to the processes, and when
+	faults  int            // found by judge
 }
 
 func newWorld(t *testing.T) *world {
 	t.Helper()
 	base := t.TempDir()
-	return &world{dir: filepath.Join(base, "store"), file: filepath.Join(base, "handled"),
-		pub: newRecord(), ack: newRecord(), byID: map[string]input{}, nextOf: map[string]int{}}
+	file := filepath.Join(base, "handled")
+	return &world{dir: filepath.Join(base, "store"), file: file,
+		journal: &journal{path: file, done: map[string]int{}}, pub: newRecord(), ack: newRecord(), byID: map[string]input{}, nextOf: map[string]int{}}
 }
 
 // add appends n messages over some keys to the lists and returns them.
@@ -69,18 +76,9 @@ func (w *world) add(n, keys int) []input {
 // handled reads what the handler processes wrote.
 func (w *world) handled(t *testing.T) []handling {
 	t.Helper()
-	b, err := os.ReadFile(w.file)
-	if err != nil && !os.IsNotExist(err) {
+	all, err := w.journal.read()
+	if err != nil {
 		t.Fatal(err)
-	}
-	var all []handling
-	lines := bufio.NewScanner(bytes.NewReader(b))
-	for lines.Scan() {
-		var h handling
-		if err := json.Unmarshal(lines.Bytes(), &h); err != nil {
-			t.Fatalf("the handler's file: %v in %q", err, lines.Text())
-		}
-		all = append(all, h)
 	}
 	return all
 }

@@ -73,7 +73,8 @@ func TestKills(t *testing.T) {
 
 // round is one run of the pair with one to three kills.
 func (p *pair) round(t *testing.T, sum *tally) {
-	begin, before := time.Now(), p.repeats(t)
+	begin := time.Now()
+	_, before := p.journal.count()
 	p.start(t)
 	for range 1 + p.rng.IntN(3) {
 		k := kind(p.rng.IntN(int(kinds)))
@@ -83,38 +84,24 @@ func (p *pair) round(t *testing.T, sum *tally) {
 	}
 	p.finish(t)
 	p.judge(t)
-	again := p.repeats(t) - before
+	_, again := p.journal.count()
+	again -= before
 	sum.again += again
 	t.Logf("%s: %s, %d done again", p, time.Since(begin).Round(time.Millisecond), again)
-}
-
-// repeats counts how often a message was done beyond the first time.
-func (p *pair) repeats(t *testing.T) int {
-	t.Helper()
-	n, once := 0, map[string]bool{}
-	for _, h := range p.handled(t) {
-		if h.Outcome == "done" {
-			n++
-			once[h.ID] = true
-		}
-	}
-	return n - len(once)
 }
 
 // moment waits for a random moment of the work that is left. It reports false where the work was
 // done before.
 func (p *pair) moment(t *testing.T, k kind) bool {
 	t.Helper()
-	r, left := p.ack, p.unacked()
+	left, more := p.undone, p.consumer
 	if k == killPublisher || k == killBoth || k == killOwner && p.rng.IntN(2) == 0 {
-		r, left = p.pub, p.unpublished()
+		left, more = p.unpublished, p.publisher
 	}
-	target := r.count() + p.rng.IntN(max(left*9/10, 1))
-	until(t, "the processes go on", func() bool {
-		return r.count() >= target || !p.publisher.alive() && r == p.pub || !p.consumer.alive()
-	})
+	target := p.rng.IntN(left() + 1)
+	until(t, "the processes go on", func() bool { return left() <= target || !more.alive() })
 	pass(t, time.Duration(p.rng.IntN(3000))*time.Microsecond)
-	return p.unacked() > 0
+	return p.undone() > 0
 }
 
 // strike kills, checks that it did, and starts again what was killed.
@@ -150,7 +137,7 @@ func (p *pair) strike(t *testing.T, k kind, sum *tally) {
 			hitOwner = hitOwner || v == owner
 		}
 	}
-	if hits < len(victims) || p.unacked() == 0 {
+	if hits < len(victims) || p.undone() == 0 {
 		sum.missed++
 	} else {
 		sum.kills[k]++
@@ -197,7 +184,8 @@ func (p *pair) measure(t *testing.T, at time.Time, killed *process, sum *tally) 
 		if heir == p.publisher {
 			return heir.alive() && p.window == 0 && p.unpublished() > 0
 		}
-		return heir.alive() && len(texts(p.pub)) > len(texts(p.ack))
+		done, _ := p.journal.count()
+		return heir.alive() && len(texts(p.pub)) > done
 	}
 	if !busy() {
 		return

@@ -139,21 +139,30 @@ func deliveredID(t *testing.T, line string) string {
 	return d.ID
 }
 
-// TestOutputClosed runs consume with a standard output that was never open.
-func TestOutputClosed(t *testing.T) {
+// TestOutputFull runs consume with a standard output that takes nothing, and with none at all. Where
+// acks cannot be printed it says so and ends with 1; where nobody asked for output it goes on.
+func TestOutputFull(t *testing.T) {
 	w := newWorld(t)
-	w.publish(t, w.add(100, 10))
-	shell := prepare(t, []string{handlerVar + "=" + w.file, "FLAG=" + self(t)}, "consume")
-	shell.cmd.Path, shell.cmd.Args = "/bin/sh", []string{"sh", "-c", `exec "$0" "$@" >&-`, binary,
-		"consume", "--dir", w.dir, "--create", "--ordered", "--print-acks", "--pipe", self(t),
-		pipeline}
-	shell.cmd.Stdout = os.Stderr
-	shell.launch(t)
-	go shell.end() // ends with the process
-	shell.wantExit(t, 1)
-	shell.wantSaid(t, "standard output")
-	w.drain(t)
-	w.judgeBooks(t)
+	w.publish(t, w.add(1000, 10))
+	consume := func(redirect string, code int) *process {
+		p := prepare(t, []string{handlerVar + "=" + w.file}, "consume")
+		p.cmd.Path, p.cmd.Args = "/bin/sh", []string{"sh", "-c", `exec "$0" "$@" ` + redirect,
+			binary, "consume", "--dir", w.dir, "--create", "--ordered", "--until-empty",
+			"--backoff", "5ms", "--print-acks", "--pipe", self(t), pipeline}
+		p.cmd.Stdout = os.Stderr
+		p.launch(t)
+		go p.end() // ends with the process
+		p.wantExit(t, code)
+		return p
+	}
+	if exists("/dev/full") {
+		consume(">/dev/full", 1).wantSaid(t, "standard output", "no space left")
+		if n := len(w.handled(t)); n == 0 || n >= 1000 {
+			t.Errorf("%d handled by a consumer that cannot print", n)
+		}
+	}
+	consume(">&-", 0)
+	w.judge(t)
 }
 
 // TestLongPath uses a directory whose path is too long for a socket, from two processes, and kills
@@ -183,7 +192,7 @@ func TestLongPath(t *testing.T) {
 	if found, err := os.ReadDir(sockets); err != nil || len(found) == 0 {
 		t.Errorf("no socket in the runtime directory: %v %v", found, err)
 	}
-	if !owner.kill(t) || p.unacked() == 0 {
+	if !owner.kill(t) || p.undone() == 0 {
 		t.Fatal("the owner was not killed at work")
 	}
 	p.rng = rand.New(rand.NewPCG(*seed, 0))

@@ -163,7 +163,7 @@ func (c *committer) commit(g *Group) error {
 	h.length = uint32(len(g.buf) - headerBytes)
 	h.put(g.buf, c.segment.seed)
 	padding := int(g.size) - len(g.buf)
-	g.buf = append(g.buf, zeros[:padding]...)
+	g.buf = append(g.buf, make([]byte, padding)...)
 	if _, err := c.file.WriteAt(g.buf, c.segment.offset(g.pos)); err != nil {
 		return fmt.Errorf("write group: %w", err)
 	}
@@ -184,14 +184,13 @@ func (c *committer) commit(g *Group) error {
 	return nil
 }
 
-var zeros [blockBytes]byte
-
-// recycle keeps a group's buffer for the next one.
+// recycle keeps a group's buffer for a later one. Two are kept, since large and small groups take
+// turns: while one is written, the next one fills.
 func (c *committer) recycle(g *Group) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.spare == nil && cap(g.buf) <= keptBufferBytes {
-		c.spare = g.buf
+	if len(c.spares) < 2 && cap(g.buf) <= keptBufferBytes {
+		c.spares = append(c.spares, g.buf)
 	}
 	g.buf = nil
 	c.inFlight = 0
@@ -247,7 +246,7 @@ func createSegment(
 	fs vfs.FS, dir string, h segmentHeader, fill func(vfs.File) error,
 ) (vfs.File, error) {
 	name := segmentName(h.number)
-	f, err := writeNew(fs, dir, name, h.encode(), fill)
+	f, err := writeNew(fs, filepath.Join(dir, name), h.encode(), fill)
 	if err != nil {
 		return nil, fmt.Errorf("write segment %s: %w", filepath.Join(dir, name), err)
 	}

@@ -72,7 +72,7 @@ type Log struct {
 	mu       sync.Mutex // guards all below; never held across I/O or a callback
 	pending  *Group     // the group that fills; nil = none
 	inFlight int        // bytes of the group being written
-	spare    []byte     // the buffer of the group before it, for the next one
+	spares   [][]byte   // buffers of written groups, for the next ones
 	end      uint64     // where the next record or group goes
 	next     SegmentID  // the segment that the next group belongs to
 	nextBase uint64     // its base
@@ -182,8 +182,11 @@ func (l *Log) beginLocked() {
 	}
 	g := newGroup()
 	g.pos, g.segment, g.base = l.end, l.next, l.nextBase
-	g.buf = append(l.spare[:0], make([]byte, headerBytes)...)
-	l.spare = nil
+	if n := len(l.spares); n > 0 {
+		g.buf = l.spares[n-1]
+		l.spares = l.spares[:n-1]
+	}
+	g.buf = append(g.buf[:0], make([]byte, headerBytes)...)
 	l.pending = g
 	l.end += headerBytes
 }

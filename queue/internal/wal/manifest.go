@@ -112,12 +112,12 @@ func readFile(fs vfs.FS, name string) (b []byte, err error) {
 	return b, nil
 }
 
-// writeNew makes a synced file under a temporary name, whose first bytes are head and whose rest is
-// written by fill, which may be nil. Where it fails, nothing has changed.
+// writeNew makes a synced file under path's temporary name, whose first bytes are head and whose rest
+// is written by fill, which may be nil. Where it fails, nothing has changed.
 func writeNew(
-	fs vfs.FS, dir, name string, head []byte, fill func(vfs.File) error,
+	fs vfs.FS, path string, head []byte, fill func(vfs.File) error,
 ) (f vfs.File, err error) {
-	temp := filepath.Join(dir, name+tempSuffix)
+	temp := path + tempSuffix
 	f, err = fs.Create(temp)
 	if errors.Is(err, os.ErrExist) { // left by an attempt that failed half way
 		if err = fs.Remove(temp); err == nil {
@@ -156,7 +156,7 @@ func (u unsettled) Unwrap() error { return u.error }
 
 // writeManifest replaces the list of segments.
 func writeManifest(fs vfs.FS, dir string, m manifest) error {
-	f, err := writeNew(fs, dir, manifestName, m.encode(), nil)
+	f, err := writeNew(fs, filepath.Join(dir, manifestName), m.encode(), nil)
 	if err != nil {
 		return fmt.Errorf("write the list of segments: %w", err)
 	}

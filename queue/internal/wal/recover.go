@@ -118,7 +118,7 @@ func (o *opening) copyTail(to *segment, out vfs.File) (err error) {
 		}
 		start := len(buf)
 		buf = append(buf, group...)
-		buf = append(buf, zeros[:h.size()-uint64(len(group))]...)
+		buf = append(buf, make([]byte, h.size()-uint64(len(group)))...)
 		if err := reseed(buf[start:start+len(group)], h, last.seed, to.seed); err != nil {
 			return err
 		}
