@@ -73,7 +73,8 @@ func FuzzMessageJSON(f *testing.F) {
 	f.Add("", "", "", []byte(nil), "", []byte(nil), byte(3))
 	f.Add("é", "t", "\xff\x00", []byte("\xfe"), "n", []byte("\x80"), byte(1))
 	f.Add("a\u2028", "t", "\u2029", []byte("</script>"), "n", []byte("\""), byte(2))
-	f.Fuzz(func(t *testing.T, id, topic, key string, body []byte, name string, value []byte, nils byte) {
+	f.Fuzz(func(t *testing.T, id, topic, key string, body []byte, name string, value []byte,
+		nils byte) {
 		// The ID, topic and header names are text, which Validate checks.
 		text := func(s string) string { return strings.ToValidUTF8(s, "?") }
 		want := ackwise.Message{ID: text(id), Topic: text(topic), Key: key, Body: body}
@@ -141,7 +142,8 @@ func TestValidate(t *testing.T) {
 		{"as it is", func(*ackwise.Message) {}, ""},
 		{"no topic", func(m *ackwise.Message) { m.Topic = "" }, "topic"},
 		{"longest topic", func(m *ackwise.Message) { m.Topic = long(ackwise.MaxNameBytes) }, ""},
-		{"topic too long", func(m *ackwise.Message) { m.Topic = long(ackwise.MaxNameBytes + 1) }, "topic"},
+		{"topic too long", func(m *ackwise.Message) { m.Topic = long(ackwise.MaxNameBytes + 1) },
+			"topic"},
 		{"hidden topic", func(m *ackwise.Message) { m.Topic = ".orders" }, "topic"},
 		{"topic with slash", func(m *ackwise.Message) { m.Topic = "../orders" }, "topic"},
 		{"topic with letter of others", func(m *ackwise.Message) { m.Topic = "örders" }, "topic"},

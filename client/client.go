@@ -9,9 +9,9 @@
 //
 // It promises that a call cut off by such a hand-over is sent again and takes effect once: messages
 // get their IDs before they are first sent, settlements carry tokens, transactions carry an ID.
-// Each Receiver is a session that keeps its leases across hand-overs, and ends as consumer-lost as soon
-// as its process does. The exceptions are written at the methods that have them; producer dedup is
-// needed for the promise, so a topic with queue.NoDedup may keep a message twice.
+// Each Receiver is a session that keeps its leases across hand-overs, and ends as consumer-lost as
+// soon as its process does. The exceptions are written at the methods that have them; producer
+// dedup is needed for the promise, so a topic with queue.NoDedup may keep a message twice.
 //
 // It does not reach other machines, and does not serve: Options.Serve is server.Local in a program
 // that may own the directory, so that this package needs the standard library only.

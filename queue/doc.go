@@ -1,6 +1,7 @@
-// Package queue is the embedded durable engine: topics, subscriptions, dead letters and small tables
-// in one directory, on one shared log. It promises that what Publish acknowledged is on disk, and
-// stays on every subscription until a handler succeeded, a person dropped it, or it is a dead letter.
+// Package queue is the embedded durable engine: topics, subscriptions, dead letters and small
+// tables in one directory, on one shared log. It promises that what Publish acknowledged is on
+// disk, and stays on every subscription until a handler succeeded, a person dropped it, or it is a
+// dead letter.
 //
 //	Publish ─▶ state + group ─▶ write ─▶ sync ─▶ acknowledged ─▶ Receive ─▶ Settle
 //	           (one lock)         └─ written: hand-outs and acks return

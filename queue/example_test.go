@@ -63,7 +63,8 @@ func ExampleOpen() {
 	// attempt 2, because failed: book
 }
 
-// The sum and the ack are one atomic record: however often the message is handed out, it counts once.
+// The sum and the ack are one atomic record: however often the message is handed out, it counts
+// once.
 func ExampleTransact() {
 	ctx := context.Background()
 	s, done := tempStore()

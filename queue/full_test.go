@@ -11,8 +11,8 @@ import (
 	"github.com/ackwise/ackwise/internal/vfs"
 )
 
-// On a full disk publish is refused, nothing that was acknowledged is lost, consumers go on, and all
-// goes on by itself when space returns.
+// On a full disk publish is refused, nothing that was acknowledged is lost, consumers go on, and
+// all goes on by itself when space returns.
 func TestAFullDiskPushesBackAndHeals(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		mem := vfs.NewMem()

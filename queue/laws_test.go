@@ -299,7 +299,8 @@ func TestL3DeadLettersStay(t *testing.T) {
 		mem := vfs.NewMem()
 		s := openMem(t, mem, Options{SegmentBytes: 1 << 16, CheckpointBytes: 1 << 16})
 		create(t, s, "orders", "billing", SubscriptionOptions{})
-		publish(t, s, ackwise.Message{Topic: "orders", ID: "a"}, ackwise.Message{Topic: "orders", ID: "b"})
+		publish(t, s, ackwise.Message{Topic: "orders", ID: "a"},
+			ackwise.Message{Topic: "orders", ID: "b"})
 		r := receiver(t, s, "orders", "billing", ReceiverOptions{})
 		for _, d := range receive(t, r, 2) {
 			settle(t, r, d, ackwise.OutcomeDead)
@@ -540,21 +541,27 @@ func TestL7CausesAreKnownAndCounted(t *testing.T) {
 		if got := len(d.History); got != d.Attempt-1 {
 			t.Errorf("%d attempts in the history of attempt %d", got, d.Attempt)
 		}
-		again := s.Publish(t.Context(), []ackwise.Message{{Topic: "orders", ID: "a"}})
-		if !again[0].Duplicate {
-			t.Errorf("the producer's repeat: %+v", again[0])
-		}
-		books, _ := s.Books(t.Context())
-		maps.DeleteFunc(saw, func(_ ackwise.Cause, n int64) bool { return n == 0 })
-		if !maps.Equal(books[0].Causes, saw) {
-			t.Errorf("causes %v, the consumer saw %v", books[0].Causes, saw)
-		}
-		if topics, _ := s.Topics(t.Context()); topics[0].ProducedAgain != 1 {
-			t.Errorf("produced again: %d", topics[0].ProducedAgain)
-		}
+		sawAll(t, s, saw)
 		verify(t, s)
 		_ = s.Close()
 	})
+}
+
+// sawAll compares the books with what the consumer saw, and repeats a publish.
+func sawAll(t *testing.T, s *Store, saw map[ackwise.Cause]int64) {
+	t.Helper()
+	again := s.Publish(t.Context(), []ackwise.Message{{Topic: "orders", ID: "a"}})
+	if !again[0].Duplicate {
+		t.Errorf("the producer's repeat: %+v", again[0])
+	}
+	books, _ := s.Books(t.Context())
+	maps.DeleteFunc(saw, func(_ ackwise.Cause, n int64) bool { return n == 0 })
+	if !maps.Equal(books[0].Causes, saw) {
+		t.Errorf("causes %v, the consumer saw %v", books[0].Causes, saw)
+	}
+	if topics, _ := s.Topics(t.Context()); topics[0].ProducedAgain != 1 {
+		t.Errorf("produced again: %d", topics[0].ProducedAgain)
+	}
 }
 
 // L8: a failed sync is fatal to the store: it says so, acknowledges nothing more, and is opened
@@ -652,8 +659,8 @@ func TestL8DamageIsRefused(t *testing.T) {
 	})
 }
 
-// checkBuried consumes a store with one unreadable message: the others come, and it is a dead letter
-// whose reason says what is wrong.
+// checkBuried consumes a store with one unreadable message: the others come, and it is a dead
+// letter whose reason says what is wrong.
 func checkBuried(t *testing.T, s *Store) {
 	t.Helper()
 	r := receiver(t, s, "orders", "billing", ReceiverOptions{})

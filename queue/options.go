@@ -166,9 +166,12 @@ const NoDedup time.Duration = -1
 
 // Start says where a new subscription begins. The zero value is the beginning: the oldest kept.
 type Start struct {
-	Now      bool             `json:"now,omitempty"`      // only what is published from now on
-	Position ackwise.Position `json:"position,omitempty"` // at a publish receipt's position
-	Time     time.Time        `json:"time,omitzero"`      // at the first message accepted then or later
+	// Now means only what is published from now on.
+	Now bool `json:"now,omitempty"`
+	// Position begins at a publish receipt's position.
+	Position ackwise.Position `json:"position,omitempty"`
+	// Time begins at the first message that was accepted then or later, to the second.
+	Time time.Time `json:"time,omitzero"`
 }
 
 // SubscriptionOptions configure a subscription. The zero value is ready to use.

@@ -20,8 +20,8 @@ type keyed struct {
 	fired   map[string]int
 }
 
-// handle does the work of one delivery: a message of a failing key fails; any other must be the next
-// of its key, or one that was applied before.
+// handle does the work of one delivery: a message of a failing key fails; any other must be the
+// next of its key, or one that was applied before.
 func (k *keyed) handle(d *ackwise.Delivery) ackwise.Settlement {
 	st := ackwise.Settlement{Token: d.Token}
 	var n int
@@ -80,8 +80,9 @@ func (k *keyed) run(s *Store, rng *rand.Rand, die float64) (settled int) {
 	}
 }
 
-// L4: on an ordered subscription that holds, no key ever goes on past an unfinished message: through
-// retries, dead letters, redrive, dying consumers, power cuts and restarts. Other keys never wait.
+// L4: on an ordered subscription that holds, no key ever goes on past an unfinished message:
+// through retries, dead letters, redrive, dying consumers, power cuts and restarts. Other keys
+// never wait.
 func TestL4OrderHoldsThroughDeadLettersRedriveAndCrashes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const keys, each = 200, 10

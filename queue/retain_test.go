@@ -89,7 +89,8 @@ func TestRetention(t *testing.T) {
 func TestSubscriptionsStartWhereTheyAreTold(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := openMem(t, vfs.NewMem(), Options{})
-		if err := s.CreateTopic(t.Context(), "orders", TopicOptions{RetainAge: 270 * time.Minute}); err != nil {
+		retain := TopicOptions{RetainAge: 270 * time.Minute}
+		if err := s.CreateTopic(t.Context(), "orders", retain); err != nil {
 			t.Fatal(err)
 		}
 		begin := time.Now()

@@ -205,8 +205,8 @@ func (s *Store) usable() error {
 	return nil
 }
 
-// append puts applied records into the log, as one atomic unit. The caller holds mu, applied them in
-// this order, and tells nobody of them before the group is released.
+// append puts applied records into the log, as one atomic unit. The caller holds mu, applied them
+// in this order, and tells nobody of them before the group is released.
 func (s *Store) append(records []state.Record, durable bool) *wal.Group {
 	s.records, s.buf = s.records[:0], s.buf[:0]
 	ends := make([]int, 0, 8)

@@ -367,7 +367,9 @@ type transaction struct {
 // Transact makes a handler whose effects inside the store (tables, publishes) and whose ack are one
 // atomic record: exactly-once inside the engine. fn may run again where another transaction had
 // changed what it read. It binds to a source that has a method Transactor() Transactor.
-func Transact(fn func(ctx context.Context, tx *Tx, d *ackwise.Delivery) error) ackwise.Transactional {
+func Transact(
+	fn func(ctx context.Context, tx *Tx, d *ackwise.Delivery) error,
+) ackwise.Transactional {
 	return &transaction{fn: fn}
 }
 

@@ -34,7 +34,8 @@ func (b Books) Balanced() bool {
 	return b.Accepted == b.Acked+b.Ready+b.Delayed+b.InFlight+b.Parked+b.Dead+b.Dropped
 }
 
-// Waiting is how much will still be handed out without anybody's order: ready, delayed or in flight.
+// Waiting is how much will still be handed out without anybody's order: ready, delayed or in
+// flight.
 func (b Books) Waiting() int64 { return b.Ready + b.Delayed + b.InFlight }
 
 // TopicInfo describes a topic.
@@ -88,7 +89,7 @@ type Peeked struct {
 	Position ackwise.Position  `json:"position"`
 	Counts   ackwise.Counts    `json:"counts"`
 	Cause    ackwise.Cause     `json:"cause"`         // of its last or next hand-out
-	Due      time.Time         `json:"due,omitzero"`  // StateDelayed: when it is ready; StateInFlight: its deadline
+	Due      time.Time         `json:"due,omitzero"`  // delayed: when ready; in flight: the deadline
 	Consumer string            `json:"consumer"`      // StateInFlight: who holds it
 	History  []ackwise.Attempt `json:"history"`       // past attempts, oldest first
 	Accepted time.Time         `json:"accepted_time"` // when the store accepted it

@@ -12,9 +12,9 @@ import (
 // maxFindings bounds what a report lists.
 const maxFindings = 100
 
-// Verify recomputes the state from the oldest kept checkpoint and the log behind it, compares it with
-// the live one, and reads every kept body. It does not stop the store; the comparison is of the
-// moment at which Verify was called.
+// Verify recomputes the state from the oldest kept checkpoint and the log behind it, compares it
+// with the live one, and reads every kept body. It does not stop the store; the comparison is of
+// the moment at which Verify was called.
 func (s *Store) Verify(ctx context.Context) (VerifyReport, error) {
 	s.verifying.Lock() // no checkpoint frees segments meanwhile
 	defer s.verifying.Unlock()

@@ -301,7 +301,7 @@ func (r *consumption) watch(ctx context.Context, done <-chan struct{}) {
 			return
 		case <-ctx.Done():
 			if r.pipe != nil {
-				_ = 0
+				r.pipe.Stop()
 			}
 			return
 		case <-look:

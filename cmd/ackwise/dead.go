@@ -202,9 +202,9 @@ func (c *deadShowCmd) show(a *app, d deadStore) error {
 	if err := writeMessage(a.out, l.Message, l.Counts); err != nil {
 		return err
 	}
-	if _, err := fmt.Fprintf(a.out, "dead      %s (%s ago), cause %s, epoch %d, %d parked behind it\n"+
-		"error     %s\n", l.Time.UTC().Format(time.RFC3339), ago(a.now(), l.Time), l.Cause, l.Epoch,
-		l.Parked, dash(printable(l.Error))); err != nil {
+	if _, err := fmt.Fprintf(a.out, "dead      %s (%s ago), cause %s, epoch %d, "+
+		"%d parked behind it\nerror     %s\n", l.Time.UTC().Format(time.RFC3339),
+		ago(a.now(), l.Time), l.Cause, l.Epoch, l.Parked, dash(printable(l.Error))); err != nil {
 		return err
 	}
 	return writeHistory(a, l.History)
@@ -239,7 +239,8 @@ func (c *deadExportCmd) Run(a *app) (err error) {
 	return exportDead(a.ctx, d, c.Pipeline, c.filter(a.now()), a.out)
 }
 
-func exportDead(ctx context.Context, d deadStore, p pipeline, f queue.DeadFilter, w io.Writer) error {
+func exportDead(ctx context.Context, d deadStore, p pipeline, f queue.DeadFilter,
+	w io.Writer) error {
 	e := json.NewEncoder(w)
 	e.SetEscapeHTML(false)
 	return eachDead(ctx, d, p, f, func(l queue.DeadLetter) error {

@@ -18,7 +18,8 @@ func dirWithDead(t *testing.T, messages ...string) string {
 	t.Helper()
 	dir := dirOf(t)
 	publish(t, dir, messages...)
-	must(t, "", "consume", "--dir", dir, "t/s", "--exec", `echo "bad $ACKWISE_ID: $ACKWISE_KEY" >&2; exit 1`,
+	must(t, "", "consume", "--dir", dir, "t/s", "--exec",
+		`echo "bad $ACKWISE_ID: $ACKWISE_KEY" >&2; exit 1`,
 		"--max-failures", "1", "--until-empty", "--concurrency", "1")
 	return dir
 }
@@ -56,10 +57,12 @@ func TestDeadListings(t *testing.T) {
 			t.Errorf("dead show does not print %q:\n%s", want, out)
 		}
 	}
-	if l := decode[queue.DeadLetter](t, must(t, "", "dead", "show", "--dir", dir, "t/s", "m2", "--json")); l.Message.ID != "m2" || len(l.History) != 1 {
+	l := decode[queue.DeadLetter](t, must(t, "", "dead", "show", "--dir", dir, "t/s", "m2", "--json"))
+	if l.Message.ID != "m2" || len(l.History) != 1 {
 		t.Errorf("dead show --json: %+v", l)
 	}
-	run(t, "", "dead", "show", "--dir", dir, "t/s", "m8").want(t, 1, `no dead letter "m8"; did you mean "m1"?`)
+	run(t, "", "dead", "show", "--dir", dir, "t/s", "m8").want(t, 1,
+		`no dead letter "m8"; did you mean "m1"?`)
 	groups := decode[[]deadGroup](t, must(t, "", "dead", "groups", "--dir", dir, "t/s", "--json"))
 	if len(groups) != 2 || groups[0].Count != 2 || !slices.Equal(groups[0].IDs, []string{"m1", "m2"}) ||
 		groups[0].Error != "exit status <n>: bad m<n>: timeout" {
@@ -148,16 +151,19 @@ func TestDrop(t *testing.T) {
 
 func TestVerifyDamage(t *testing.T) {
 	dir := dirWithDead(t, numbers("m", 100)...)
-	if r := decode[queue.VerifyReport](t, must(t, "", "verify", "--dir", dir, "--json")); r.Records == 0 || r.Findings == nil {
-		t.Errorf("report %+v", r)
+	report := decode[queue.VerifyReport](t, must(t, "", "verify", "--dir", dir, "--json"))
+	if report.Records == 0 || report.Findings == nil {
+		t.Errorf("report %+v", report)
 	}
 	damage(t, dir, "*.log", "m50")
 	r := run(t, "", "verify", "--dir", dir)
-	if r.want(t, 3, "verify found"); !strings.Contains(r.out, "the state does NOT agree with the log") {
+	r.want(t, 3, "verify found")
+	if !strings.Contains(r.out, "the state does NOT agree with the log") {
 		t.Errorf("verify prints\n%s", r.out)
 	}
-	if r := decode[queue.VerifyReport](t, run(t, "", "verify", "--dir", dir, "--json").out); len(r.Findings) == 0 {
-		t.Errorf("report %+v", r)
+	report = decode[queue.VerifyReport](t, run(t, "", "verify", "--dir", dir, "--json").out)
+	if len(report.Findings) == 0 {
+		t.Errorf("report %+v", report)
 	}
 	damage(t, dir, "checkpoint-*", "m50")
 	for _, cmd := range []string{"verify", "audit", "publish t", "consume t/s"} {

@@ -62,16 +62,16 @@ func (c *demoCmd) Run(a *app) error {
 }
 
 func writeDemo(a *app, r *demo.Report) error {
-	runs := newTable("guarantee", "pattern", ">delivered", ">duplicates", ">lost", ">miles",
-		">off by", "sum")
+	runs := newTable("guarantee", "pattern", ">delivered", ">duplicates", ">lost",
+		">applied again", ">miles", ">off by", "sum")
 	for _, n := range r.Runs {
 		sum := "wrong"
 		if n.Exact {
 			sum = "exact"
 		}
 		runs.add(n.Guarantee, n.Pattern, thousands(int64(n.Delivered)),
-			thousands(int64(n.Duplicates)), thousands(int64(n.Lost)), thousands(n.Miles),
-			thousands(n.Miles-r.TruthMiles), sum)
+			thousands(int64(n.Duplicates)), thousands(int64(n.Lost)),
+			thousands(int64(n.Repeated)), thousands(n.Miles), thousands(n.Miles-r.TruthMiles), sum)
 	}
 	again := newTable("source of duplicates", "cause", ">handed out again")
 	for _, c := range ackwise.Causes() {
@@ -135,11 +135,10 @@ func demoClosing(r *demo.Report) string {
 		return "\nA promise was broken: " + strings.Join(r.Broken, "; ") + ".\n"
 	}
 	lost, twice := r.Runs[0], r.Runs[1]
-	return fmt.Sprintf("\n%s under fire: at-most-once lost %s, at-least-once lost none and "+
-		"handed %s out\nagain, which a plain increment added twice. Remembering what was applied, or one "+
-		"transaction for\nsum and ack, made the same deliveries exact.\n",
-		count(int(r.Kills), "kill"), count(lost.Lost, "flight"),
-		thousands(int64(twice.Duplicates)))
+	return fmt.Sprintf("\n%s under load: at-most-once lost %s; at-least-once lost none and applied "+
+		"%s again, so\nthat its plain sum is wrong. Remembering what was applied, or one "+
+		"transaction of sum and ack, made\nas many repeated deliveries exact.\n",
+		count(int(r.Kills), "kill"), count(lost.Lost, "flight"), count(twice.Repeated, "effect"))
 }
 
 // thousands is a number with its thousands apart.

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"regexp"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/ackwise/ackwise/queue"
@@ -91,17 +92,20 @@ func (c *deadGroupsCmd) groups(a *app, d deadStore) error {
 
 // What differs between two errors of the same kind: UUIDs, hexadecimal numbers, numbers.
 var (
-	uuidText   = regexp.MustCompile(`(?i)\b[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\b`)
-	hexText    = regexp.MustCompile(`(?i)\b(0x[0-9a-f]+|[0-9a-f]*[0-9][0-9a-f]*[a-f][0-9a-f]*|[0-9a-f]*[a-f][0-9a-f]*[0-9][0-9a-f]*)\b`)
+	uuidText   = regexp.MustCompile(`(?i)\b[0-9a-f]{8}-([0-9a-f]{4}-){3}[0-9a-f]{12}\b`)
+	hexText    = regexp.MustCompile(`(?i)\b(0x)?[0-9a-f]{6,}\b`)
 	numberText = regexp.MustCompile(`[0-9]+([.,:][0-9]+)*`)
 )
+
+const hexLetters = "abcdefABCDEFxX"
 
 // fingerprint is an error with what differs between two of its kind masked.
 func fingerprint(text string) string {
 	text = uuidText.ReplaceAllString(text, "<id>")
 	text = hexText.ReplaceAllStringFunc(text, func(s string) string {
-		if len(s) < 6 {
-			return s
+		digits, letters := strings.ContainsAny(s, "0123456789"), strings.ContainsAny(s, hexLetters)
+		if !digits || !letters {
+			return s // a word, or a number
 		}
 		return "<hex>"
 	})

@@ -1,6 +1,6 @@
-// Command ackwise puts messages into a directory, has each one delivered at least once, in the order
-// of its key, through failing handlers and killed processes, and shows at any moment where every
-// message is and why it was handed out again.
+// Command ackwise puts messages into a directory, has each one delivered at least once, in the
+// order of its key, through failing handlers and killed processes, and shows at any moment where
+// every message is and why it was handed out again.
 //
 //	ackwise publish --dir DIR --create TOPIC < lines        one message a line
 //	ackwise consume --dir DIR --create TOPIC/SUB --exec CMD  one process a message

@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -109,10 +110,12 @@ func (c *publishCmd) publish(a *app, to publisher, in io.Reader, maxBody int) er
 	ctx, cancel := context.WithCancelCause(a.ctx)
 	defer cancel(nil)
 	lines := make(chan process.InputLine, c.Batch)
-	go func() { // ends with the input; a read that blocks ends with the process
+	// It ends with the input, and is waited for then. After a fault or a signal it may be blocked in
+	// a read that nothing can end: then it ends with the process.
+	p.reading.Go(func() {
 		defer close(lines)
 		p.readErr = readLines(ctx, in, maxBody, lines)
-	}()
+	})
 	shown := a.progress(func() string {
 		return fmt.Sprintf("published %d, duplicates %d, skipped %d%s", p.accepted.Load(),
 			p.duplicates.Load(), p.skipped.Load(), p.waitingText())
@@ -147,7 +150,8 @@ type lineSender struct {
 	a       *app
 	to      publisher
 	form    lineForm
-	readErr error // read after the channel of lines is closed
+	reading sync.WaitGroup // the reader of the input
+	readErr error          // of the reader, once it has ended
 
 	accepted, duplicates, skipped atomic.Int64
 	waiting                       atomic.Bool // for room
@@ -191,6 +195,7 @@ func (p *lineSender) run(ctx context.Context, lines <-chan process.InputLine) er
 			if ctx.Err() != nil {
 				return ctx.Err()
 			}
+			p.reading.Wait()
 			return p.readErr
 		}
 		p.next = batch[0].Number

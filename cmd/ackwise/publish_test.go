@@ -169,7 +169,8 @@ func TestPublishWaitsForNoBatch(t *testing.T) {
 		t.Fatal(err)
 	}
 	_ = c.Wait()
-	if c.ProcessState.ExitCode() != 1 || !strings.Contains(errOut.String(), "interrupted: 3 lines published") {
+	if c.ProcessState.ExitCode() != 1 ||
+		!strings.Contains(errOut.String(), "interrupted: 3 lines published") {
 		t.Errorf("after SIGTERM: %s, %s", c.ProcessState, errOut.String())
 	}
 }
@@ -194,7 +195,8 @@ func TestUnknownPlaces(t *testing.T) {
 	dir := t.TempDir() + "/d"
 	must(t, "x\n", "publish", "--dir", dir, "--create", "orders")
 	must(t, "", "consume", "--dir", dir, "--create", "orders/mail", "--until-empty")
-	run(t, "x\n", "publish", "--dir", dir, "oders").want(t, 1, `no topic "oders"; did you mean "orders"?`)
+	run(t, "x\n", "publish", "--dir", dir, "oders").want(t, 1,
+		`no topic "oders"; did you mean "orders"?`)
 	run(t, "x\n", "publish", "--dir", dir, "shipping").want(t, 1, `no topic "shipping"`, "hint:")
 	for _, cmd := range []string{"consume", "peek", "dead list", "dead groups", "dead export", "keys"} {
 		args := append(strings.Fields(cmd), "--dir", dir)

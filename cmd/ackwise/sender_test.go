@@ -25,7 +25,8 @@ type flaky struct {
 	called []time.Time
 }
 
-func (f *flaky) Schedule(ctx context.Context, _ time.Duration, ms []ackwise.Message) []ackwise.Result {
+func (f *flaky) Schedule(ctx context.Context, _ time.Duration,
+	ms []ackwise.Message) []ackwise.Result {
 	return f.Publish(ctx, ms)
 }
 
@@ -62,17 +63,20 @@ func (f *flaky) Publish(_ context.Context, ms []ackwise.Message) []ackwise.Resul
 	return results
 }
 
+// senderCase is what a sender does with a flaky publisher.
+type senderCase struct {
+	name    string
+	plan    [][]string
+	flags   publishCmd
+	log     string // accepted, in this order
+	calls   int
+	code    int
+	errText string
+	took    time.Duration
+}
+
 func TestSenderRepeatsInOrder(t *testing.T) {
-	for _, c := range []struct {
-		name    string
-		plan    [][]string
-		flags   publishCmd
-		log     string
-		calls   int
-		code    int
-		errText string
-		took    time.Duration
-	}{
+	for _, c := range []senderCase{
 		{"what is unknown is sent again under its ID before anything else",
 			[][]string{{"ok", "unknown"}, {"unknown"}}, publishCmd{Batch: 2}, "a b c d", 4, 0, "", 150 * time.Millisecond},
 		{"only what was not attempted is sent again at once",
@@ -91,49 +95,52 @@ func TestSenderRepeatsInOrder(t *testing.T) {
 			11, 1, "publish line 1: no owner", 11150 * time.Millisecond},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				out, err := os.Create(t.TempDir() + "/out")
-				if err != nil {
-					t.Fatal(err)
-				}
-				var errOut strings.Builder
-				a := &app{ctx: t.Context(), out: out, err: &errOut, now: time.Now}
-				f := &flaky{plan: c.plan}
-				c.flags.Topic, c.flags.PrintIDs = "t", true
-				begin := time.Now()
-				form, err := c.flags.form(100)
-				if err != nil {
-					t.Fatal(err)
-				}
-				lines := make(chan process.InputLine, 4) // all are there, so that batches are full
-				for i, body := range []string{"a", "b", "c", "d"} {
-					lines <- process.InputLine{Number: i + 1, Text: []byte(body)}
-				}
-				close(lines)
-				p := &lineSender{c: &c.flags, a: a, to: f, form: form}
-				code := a.report(p.sum(p.run(t.Context(), lines)))
-				if got := strings.Join(f.log, " "); got != c.log || f.calls != c.calls || code != c.code {
-					t.Errorf("accepted %q in %d calls, exit code %d; want %q, %d, %d\n%s", got, f.calls,
-						code, c.log, c.calls, c.code, errOut.String())
-				}
-				if !strings.Contains(errOut.String(), c.errText) {
-					t.Errorf("standard error %q, want %q", errOut.String(), c.errText)
-				}
-				if took := time.Since(begin); took != c.took {
-					t.Errorf("took %s, want %s", took, c.took)
-				}
-				var want strings.Builder
-				for _, body := range f.log {
-					want.WriteString("id-" + body + "\n")
-				}
-				if got, _ := os.ReadFile(out.Name()); string(got) != want.String() {
-					t.Errorf("printed %q, want %q", got, want.String())
-				}
-				if c.plan[0][len(c.plan[0])-1] == "unknown" && f.ids[1] != "id-b" {
-					t.Errorf("the repeat has ID %q, want the one that the first call gave", f.ids[1])
-				}
-			})
+			synctest.Test(t, func(t *testing.T) { c.run(t) })
 		})
+	}
+}
+
+// run publishes the lines a, b, c, d.
+func (c *senderCase) run(t *testing.T) {
+	out, err := os.Create(t.TempDir() + "/out")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var errOut strings.Builder
+	a := &app{ctx: t.Context(), out: out, err: &errOut, now: time.Now}
+	f := &flaky{plan: c.plan}
+	c.flags.Topic, c.flags.PrintIDs = "t", true
+	begin := time.Now()
+	form, err := c.flags.form(100)
+	if err != nil {
+		t.Fatal(err)
+	}
+	lines := make(chan process.InputLine, 4) // all are there, so that batches are full
+	for i, body := range []string{"a", "b", "c", "d"} {
+		lines <- process.InputLine{Number: i + 1, Text: []byte(body)}
+	}
+	close(lines)
+	p := &lineSender{c: &c.flags, a: a, to: f, form: form}
+	code := a.report(p.sum(p.run(t.Context(), lines)))
+	if got := strings.Join(f.log, " "); got != c.log || f.calls != c.calls || code != c.code {
+		t.Errorf("accepted %q in %d calls, exit code %d; want %q, %d, %d\n%s", got, f.calls,
+			code, c.log, c.calls, c.code, errOut.String())
+	}
+	if !strings.Contains(errOut.String(), c.errText) {
+		t.Errorf("standard error %q, want %q", errOut.String(), c.errText)
+	}
+	if took := time.Since(begin); took != c.took {
+		t.Errorf("took %s, want %s", took, c.took)
+	}
+	var want strings.Builder
+	for _, body := range f.log {
+		want.WriteString("id-" + body + "\n")
+	}
+	if got, _ := os.ReadFile(out.Name()); string(got) != want.String() {
+		t.Errorf("printed %q, want %q", got, want.String())
+	}
+	if c.plan[0][len(c.plan[0])-1] == "unknown" && f.ids[1] != "id-b" {
+		t.Errorf("the repeat has ID %q, want the one that the first call gave", f.ids[1])
 	}
 }
 
@@ -198,7 +205,8 @@ func (u *undying) DeadLetters(_ context.Context, _, _ string, f queue.DeadFilter
 	return chosen, nil
 }
 
-func (u *undying) Redrive(ctx context.Context, _, _ string, f queue.DeadFilter, _ bool) (int, error) {
+func (u *undying) Redrive(ctx context.Context, _, _ string, f queue.DeadFilter, _ bool) (
+	int, error) {
 	chosen, _ := u.DeadLetters(ctx, "", "", f)
 	for _, c := range chosen {
 		for i := range u.letters {

@@ -52,7 +52,8 @@ func TestUsage(t *testing.T) {
 		{"audit --dir d extra", "unexpected argument"},
 	} {
 		r := run(t, "", strings.Fields(c.args)...)
-		if r.code != 2 || !strings.Contains(r.err, c.fault) || !strings.Contains(r.err, "hint: see ackwise") {
+		if r.code != 2 || !strings.Contains(r.err, c.fault) ||
+			!strings.Contains(r.err, "hint: see ackwise") {
 			t.Errorf("%s: exit code %d, want 2 and %q\n%s", c.args, r.code, c.fault, r.err)
 		}
 	}
@@ -67,7 +68,8 @@ func TestHelpAndVersion(t *testing.T) {
 			t.Errorf("%q prints %s", args, out)
 		}
 	}
-	if out := must(t, "", "version"); !strings.HasPrefix(out, "ackwise ") || !strings.Contains(out, " go1.") {
+	if out := must(t, "", "version"); !strings.HasPrefix(out, "ackwise ") ||
+		!strings.Contains(out, " go1.") {
 		t.Errorf("version prints %s", out)
 	}
 	if v := decode[buildVersion](t, must(t, "", "version", "--json")); v.Go == "" {

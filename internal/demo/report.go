@@ -64,6 +64,7 @@ type RunReport struct {
 	Duplicates int    `json:"duplicates"`
 	Miles      int64  `json:"miles"`
 	Exact      bool   `json:"exact"`
+	Repeated   int    `json:"-"` // effects beyond a flight's first
 }
 
 // Order says how well the order of the keys was kept.
@@ -148,7 +149,7 @@ func (r *Report) fold(n *run) RunReport {
 	}
 	return RunReport{Guarantee: n.guarantee.String(), Pattern: n.pattern,
 		Delivered: n.verdict.delivered, Lost: n.verdict.lost, Duplicates: n.verdict.duplicates,
-		Miles: n.verdict.miles, Exact: n.verdict.lost == 0 && n.verdict.repeated == 0 &&
+		Miles: n.verdict.miles, Repeated: n.verdict.repeated, Exact: n.verdict.lost == 0 && n.verdict.repeated == 0 &&
 			n.verdict.miles == sum(n.flights)}
 }
 

@@ -10,6 +10,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -172,15 +173,14 @@ func (h *ExecHandler) start(d *ackwise.Delivery) (*child, *execStreams, error) {
 // copyTo writes b to a stream and closes it. A process need not read it. The returned function
 // waits for the end, once the process has ended.
 func copyTo(w *os.File, b []byte) (wait func()) {
-	done := make(chan struct{})
-	go func() { // ends when all is written or the reader is gone
+	var wg sync.WaitGroup
+	wg.Go(func() { // ends when all is written or the reader is gone
 		_, _ = io.Copy(w, bytes.NewReader(b))
 		_ = w.Close()
-		close(done)
-	}()
+	})
 	return func() {
 		_ = w.SetWriteDeadline(time.Now())
-		<-done
+		wg.Wait()
 	}
 }
 
@@ -211,8 +211,8 @@ var envNames = []string{"ID", "KEY", "KEY_64", "TOPIC", "PIPELINE", "ATTEMPT", "
 //	ACKWISE_BODY_ABSENT=1 for a nil body  ACKWISE_HEADERS (how many)
 //	ACKWISE_HEADER_1_NAME  ACKWISE_HEADER_1 (its value), and so on from 1
 //
-// An empty key is absent. A key or header value with a zero byte, which no variable can hold, stands
-// base64-coded under its name with _64 added.
+// An empty key is absent. A key or header value with a zero byte, which no variable can hold,
+// stands base64-coded under its name with _64 added.
 func Environ(d *ackwise.Delivery, pipeline string) []string {
 	var env []string
 	set := func(name, value string) {

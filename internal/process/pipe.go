@@ -28,9 +28,9 @@ type PipeHandler struct {
 	failure  error
 }
 
-// Pipe keeps sh -c command running and gives it one line a delivery (see AppendLine); it answers one
-// line each, in any order (see ParseAnswer). When it ends, what it had not answered is a *LostError,
-// and it is started again with backoff. After Options.MaxIdleEnds ends in a row, each before it was
+// Pipe keeps sh -c command running and gives it one line a delivery (see AppendLine); it answers
+// one line each, in any order (see ParseAnswer). When it ends, what it had not answered is a
+// *LostError, and it is started again with backoff. After Options.MaxIdleEnds ends in a row, each before it was
 // given anything, Failed is closed: a process that cannot start costs no message its budget.
 //
 // A line that is no answer is reported and ignored. An answer that names its delivery but says
@@ -46,8 +46,8 @@ func Pipe(command string, o Options) (*PipeHandler, error) {
 	return h, nil
 }
 
-// Failed is closed when the handler has given up; Err says why. What is handed to it from then on is
-// released.
+// Failed is closed when the handler has given up; Err says why. What is handed to it from then on
+// is released.
 func (h *PipeHandler) Failed() <-chan struct{} { return h.failed }
 
 // Err returns why the handler has given up; nil = it has not.

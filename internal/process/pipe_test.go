@@ -126,7 +126,8 @@ func TestPipeThatDoesNotRead(t *testing.T) {
 	h, r := pipeTo(t, "deaf", Options{Stall: 50 * time.Millisecond})
 	var lost *LostError
 	err := h.Handle(t.Context(), message("1", strings.Repeat("x", 1<<20)))
-	if !errors.As(err, &lost) || !strings.Contains(err.Error(), "read nothing from its standard input") {
+	if !errors.As(err, &lost) ||
+		!strings.Contains(err.Error(), "read nothing from its standard input") {
 		t.Errorf("Handle = %v, want a LostError that says what is wrong", err)
 	}
 	r.await(t, "it is started again")
@@ -213,7 +214,8 @@ func TestAnswersAreBounded(t *testing.T) {
 		a.add(ackwise.LeaseToken(strconv.Itoa(i)), true)
 		a.add(ackwise.LeaseToken(strconv.Itoa(i)), false)
 	}
-	if len(a.tokens) != maxAnswers || a.has("0") || !a.has(ackwise.LeaseToken(strconv.Itoa(2*maxAnswers))) {
+	last := ackwise.LeaseToken(strconv.Itoa(2 * maxAnswers))
+	if len(a.tokens) != maxAnswers || a.has("0") || !a.has(last) {
 		t.Errorf("%d tokens are kept, want the last %d", len(a.tokens), maxAnswers)
 	}
 }

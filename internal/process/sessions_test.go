@@ -81,7 +81,9 @@ func (s *fakeSession) Settle(_ context.Context, ss []ackwise.Settlement) []ackwi
 	return results
 }
 
-func (s *fakeSession) Features() ackwise.Features { return ackwise.Features{Order: ackwise.OrderKey} }
+func (s *fakeSession) Features() ackwise.Features {
+	return ackwise.Features{Order: ackwise.OrderKey}
+}
 
 func (s *fakeSession) Close() error {
 	s.src.mu.Lock()

@@ -59,14 +59,13 @@ const drainTime = 200 * time.Millisecond
 // copyFrom copies a stream to w until its end. The returned function waits for that, once the
 // process has ended.
 func copyFrom(r *os.File, w io.Writer) (wait func()) {
-	done := make(chan struct{})
-	go func() { // ends with the stream, or drainTime after the process
+	var wg sync.WaitGroup
+	wg.Go(func() { // ends with the stream, or drainTime after the process
 		_, _ = io.Copy(w, r)
-		close(done)
-	}()
+	})
 	return func() {
 		_ = r.SetReadDeadline(time.Now().Add(drainTime))
-		<-done
+		wg.Wait()
 		_ = r.Close()
 	}
 }

@@ -171,12 +171,22 @@ type books struct {
 	Crashes                                                int
 }
 
-func audit(t *testing.T, dir string) books {
+func auditAll(t *testing.T, dir string) []books {
 	t.Helper()
 	out, _ := run(t, "", 0, "audit", "--dir", dir, "--json")
 	var all []books
-	if err := json.Unmarshal([]byte(out), &all); err != nil || len(all) != 1 {
-		t.Fatalf("audit (%v): %s", err, out)
+	if err := json.Unmarshal([]byte(out), &all); err != nil {
+		t.Fatalf("audit: %v in %s", err, out)
+	}
+	return all
+}
+
+// audit returns the books of the only subscription.
+func audit(t *testing.T, dir string) books {
+	t.Helper()
+	all := auditAll(t, dir)
+	if len(all) != 1 {
+		t.Fatalf("books of %d subscriptions, want 1", len(all))
 	}
 	return all[0]
 }

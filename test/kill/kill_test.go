@@ -26,6 +26,7 @@ type tally struct {
 	kills    [kinds]int
 	owners   int // kills of any kind that hit the owner
 	busy     int // kills with at least one delivery given to the handler and not acked
+	looks    int // audits under way
 	missed   int // kills that found their target gone, or nothing to do
 	handOver spread
 	printed  spread
@@ -56,9 +57,9 @@ func TestKills(t *testing.T) {
 		}
 	}
 	t.Logf("%d rounds in %s, kills: publisher %d, consumer %d, owner %d, both %d (missed %d); %d of "+
-		"them hit the owner, %d with handled messages in flight; %d messages done again", n,
+		"them hit the owner, %d with handled messages in flight; %d messages done again, %d audits under way", n,
 		time.Since(begin).Round(time.Second), sum.kills[killPublisher], sum.kills[killConsumer],
-		sum.kills[killOwner], sum.kills[killBoth], sum.missed, sum.owners, sum.busy, sum.again)
+		sum.kills[killOwner], sum.kills[killBoth], sum.missed, sum.owners, sum.busy, sum.again, sum.looks)
 	t.Logf("from the owner's kill to a new owner: %s", sum.handOver)
 	t.Logf("from the owner's kill to the next printed ID: %s", sum.printed)
 	for k, count := range sum.kills {
@@ -126,7 +127,10 @@ func (p *pair) strike(t *testing.T, k kind, sum *tally) {
 	case kinds:
 	}
 	at := time.Now()
-	for _, v := range victims { // both at once: the second does not wait for the first's end
+	for i, v := range victims {
+		if i > 0 { // at once, or just when the second is about to take over
+			pass(t, time.Duration(p.rng.IntN(2)*p.rng.IntN(15_000))*time.Microsecond)
+		}
 		p.note("kill %s %d", v.name, v.cmd.Process.Pid)
 		v.signal(syscall.SIGKILL)
 	}
@@ -149,7 +153,27 @@ func (p *pair) strike(t *testing.T, k kind, sum *tally) {
 		sum.owners++
 		p.measure(t, at, owner, sum)
 	}
+	look := p.rng.IntN(4)
+	if look == 0 && exists(p.dir) && p.pub.count() > 0 { // a third process, which may be the owner
+		p.lookAt(t)
+		sum.looks++
+	}
 	p.revive(t)
+	if look == 1 && exists(p.dir) && p.pub.count() > 0 {
+		p.lookAt(t)
+		sum.looks++
+	}
+}
+
+// lookAt checks that the books balance under way.
+func (p *pair) lookAt(t *testing.T) {
+	t.Helper()
+	p.note("audit")
+	for _, b := range auditAll(t, p.dir) {
+		if !b.Balanced || b.Accepted > len(p.inputs) || b.Dead > 0 || b.Dropped > 0 {
+			t.Errorf("the books of at most %d messages under way: %+v", len(p.inputs), b)
+		}
+	}
 }
 
 // revive starts again what has ended.

@@ -81,7 +81,8 @@ func (d *decoder) byte() byte {
 
 func (d *decoder) bool() bool { return d.byte() == 1 }
 
-// count reads a number of things of at least one byte each, so that a damaged one allocates nothing.
+// count reads a number of things of at least one byte each, so that a damaged one allocates
+// nothing.
 func (d *decoder) count() int {
 	n := d.uint()
 	if n > uint64(len(d.b)) {

@@ -5,7 +5,8 @@ import "github.com/ackwise/ackwise"
 // End is how a hand-out ended: by a settlement, or by a loss.
 type End uint8
 
-// The ends. Those up to EndDrop are settlements, in the order of ackwise.Outcome; extending is none.
+// The ends. Those up to EndDrop are settlements, in the order of ackwise.Outcome; extending is
+// none.
 const (
 	EndNone End = iota
 	EndAck

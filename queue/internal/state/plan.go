@@ -146,8 +146,8 @@ func (q *Sub) choose(a Ask) []int32 {
 func (s *State) lease(now int64, a Ask, slots []int32) ([]Record, []HandOut) {
 	q := a.Session.Sub
 	slices.SortFunc(slots, func(x, y int32) int { return cmp.Compare(q.entry(x).seq, q.entry(y).seq) })
-	r := &leaseRecord{Now: now, Sub: q.ID, Session: a.Session.ID, Deadline: now + a.Lease, Gen: s.gen + 1,
-		Seqs: make([]uint64, len(slots)), Runs: make([]uint32, len(slots))}
+	r := &leaseRecord{Now: now, Sub: q.ID, Session: a.Session.ID, Deadline: now + a.Lease,
+		Gen: s.gen + 1, Seqs: make([]uint64, len(slots)), Runs: make([]uint32, len(slots))}
 	first := make(map[uint64]int)
 	for i, slot := range slots {
 		e := q.entry(slot)
@@ -253,8 +253,8 @@ func (s *State) settleOld(x Settling) ([]Record, bool, error) {
 	return nil, false, ackwise.ErrLeaseLost
 }
 
-// CanSettle reports why a settlement in a transaction would be refused. A transaction is fenced more
-// strictly than a single settlement: its effects count only while it still holds the lease.
+// CanSettle reports why a settlement in a transaction would be refused. A transaction is fenced
+// more strictly than a single settlement: its effects count only while it still holds the lease.
 func (s *State) CanSettle(x Settling) error {
 	q := x.Sub
 	slot, here := q.bySequence(x.Seq)

@@ -94,8 +94,8 @@ type pullRecord struct {
 	To  uint64
 }
 
-// leaseRecord hands messages out to a session. The n-th gets the generation Gen + n. Runs holds, for
-// each, how many before it in the same key run.
+// leaseRecord hands messages out to a session. The n-th gets the generation Gen + n. Runs holds,
+// for each, how many before it in the same key run.
 type leaseRecord struct {
 	Now      int64
 	Sub      uint32
@@ -178,8 +178,8 @@ type trimRecord struct {
 	To    uint64
 }
 
-// ackLostRecord remembers that the handler of a lost hand-out had succeeded: the cause of the hand-out
-// that followed becomes ack-lost, and both counters move.
+// ackLostRecord remembers that the handler of a lost hand-out had succeeded: the cause of the
+// hand-out that followed becomes ack-lost, and both counters move.
 type ackLostRecord struct {
 	Sub uint32
 	Gen uint64
@@ -316,7 +316,8 @@ func putJSON(b []byte, v any) []byte {
 	return putString(b, text)
 }
 
-var errUnknownNumber = errors.New("it names a topic, subscription, session or message that is not there")
+var errUnknownNumber = errors.New(
+	"it names a topic, subscription, session or message that is not there")
 
 func fits(ok bool) error {
 	if !ok {

@@ -197,13 +197,15 @@ func (s *sim) settle() {
 		s.fired["ack-lost"]++
 	}
 	key := fmt.Sprint(q.Name, h.Pos)
-	if err == nil && !already && (st.Outcome == ackwise.OutcomeAck || st.Outcome == ackwise.OutcomeDrop) {
+	finishes := st.Outcome == ackwise.OutcomeAck || st.Outcome == ackwise.OutcomeDrop
+	if err == nil && !already && finishes {
 		if s.finished[key]++; s.finished[key] > 1 {
 			s.t.Fatalf("message at %d was finished twice", h.Pos)
 		}
 	}
 	if err == nil && st.Outcome != ackwise.OutcomeExtend {
-		if again, same, err := s.live.Settle(s.now, settling(q, h, st, until)); err != nil || !same || again != nil {
+		again, same, err := s.live.Settle(s.now, settling(q, h, st, until))
+		if err != nil || !same || again != nil {
 			s.t.Fatalf("repeated %v: already %v, %v", st.Outcome, same, err)
 		}
 		other := ackwise.Settlement{Outcome: ackwise.OutcomeDrop, Reason: "r"}

@@ -76,13 +76,13 @@ func (s *State) DeadLetters(q *Sub) []Seen {
 	return all
 }
 
-// redriveRecord brings a dead letter back.
+// Redrive brings a dead letter back.
 func (s *State) Redrive(now int64, q *Sub, seq uint64, redo bool) (Record, bool) {
 	r := &redriveRecord{Now: now, Sub: q.ID, Seq: seq, Redo: redo}
 	return s.applied(r)
 }
 
-// dropDeadRecord drops a dead letter.
+// DropDead drops a dead letter.
 func (s *State) DropDead(now int64, q *Sub, seq uint64, reason string) (Record, bool) {
 	return s.applied(&dropDeadRecord{Now: now, Sub: q.ID, Seq: seq, Reason: reason})
 }
@@ -203,7 +203,8 @@ func Differences(a, b *State) []string {
 			out = append(out, "topic "+t.Name+" is in one only")
 			continue
 		}
-		add("topic "+t.Name+": kept", int64(t.index.next-t.index.first), int64(u.index.next-u.index.first))
+		add("topic "+t.Name+": kept", int64(t.index.next-t.index.first),
+			int64(u.index.next-u.index.first))
 		add("topic "+t.Name+": scheduled", t.Scheduled(), u.Scheduled())
 		for _, q := range t.Subs {
 			r := u.Sub(q.Name)

@@ -2,8 +2,8 @@ package wal
 
 import "testing"
 
-// TestSeedTiesBytesToTheirPlace moves a whole group to where it must not be read: each of store, epoch
-// and position is enough to refuse it.
+// TestSeedTiesBytesToTheirPlace moves a whole group to where it must not be read: each of store,
+// epoch and position is enough to refuse it.
 func TestSeedTiesBytesToTheirPlace(t *testing.T) {
 	const pos = 4096
 	store := [16]byte{1, 2, 3}

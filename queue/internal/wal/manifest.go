@@ -112,8 +112,8 @@ func readFile(fs vfs.FS, name string) (b []byte, err error) {
 	return b, nil
 }
 
-// writeNew makes a synced file under path's temporary name, whose first bytes are head and whose rest
-// is written by fill, which may be nil. Where it fails, nothing has changed.
+// writeNew makes a synced file under path's temporary name, whose first bytes are head and whose
+// rest is written by fill, which may be nil. Where it fails, nothing has changed.
 func writeNew(
 	fs vfs.FS, path string, head []byte, fill func(vfs.File) error,
 ) (f vfs.File, err error) {
