@@ -46,7 +46,8 @@ func TestRevokedAndLostAreTwoLatches(t *testing.T) {
 			var d ackwise.Delivery
 			c.mark(&d)
 			c.mark(&d)
-			if !closed(c.mine(&d)) || !closed(c.mine(&d)) {
+			first, second := c.mine(&d), c.mine(&d)
+			if !closed(first) || !closed(second) {
 				t.Error("not closed for one who looks later")
 			}
 		})

@@ -82,7 +82,7 @@ func unlessAsked(ctx context.Context, err error) error {
 
 // say writes one line in one write: what, its time, and the rest.
 func say(what, rest string) {
-	_, _ = os.Stdout.WriteString(fmt.Sprintf("%s %d %s\n", what, time.Now().UnixNano(), rest))
+	_, _ = fmt.Fprintf(os.Stdout, "%s %d %s\n", what, time.Now().UnixNano(), rest)
 }
 
 // publishing publishes batches of ordered keys and says each ID once it is accepted.

@@ -234,8 +234,7 @@ func (c *Client) tryOwn() (*ownership, error) {
 		return nil, nil
 	}
 	store, err := queue.Open(c.dir, c.opt.Store)
-	var locked *queue.LockedError
-	if errors.As(err, &locked) {
+	if _, ok := errors.AsType[*queue.LockedError](err); ok {
 		return nil, nil
 	}
 	if err != nil {

@@ -205,7 +205,7 @@ func TestAClosedClient(t *testing.T) {
 	}
 	ended := make(chan error, 1)
 	go func() { // ends with Close
-		_, err := r.Receive(context.Background(), 1)
+		_, err := r.Receive(t.Context(), 1)
 		ended <- err
 	}()
 	if err := c.Close(); err != nil {

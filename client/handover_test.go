@@ -299,7 +299,7 @@ func TestAnOwnerThatLeavesHandsOver(t *testing.T) {
 	go func() { // ends after its calls
 		defer close(failed)
 		for i := range calls {
-			for _, res := range second.Publish(context.Background(), []ackwise.Message{
+			for _, res := range second.Publish(t.Context(), []ackwise.Message{
 				{ID: fmt.Sprint("m", i), Topic: topic}}) {
 				if res.Err != nil {
 					failed <- res.Err

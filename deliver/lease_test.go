@@ -291,7 +291,7 @@ func (tc stopCase) run(t *testing.T) {
 	if tc.outcome != ackwise.OutcomeExtend && len(src.tokens) != 0 {
 		t.Errorf("%d deliveries still held", len(src.tokens))
 	}
-	wait(context.Background(), 2*time.Hour) // for the handler that never ends
+	wait(t.Context(), 2*time.Hour) // for the handler that never ends
 }
 
 func TestAnIdleLoopStopsAtOnce(t *testing.T) {

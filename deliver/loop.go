@@ -180,8 +180,7 @@ func (l *loop) observe(kind string, e *entry, fill ackwise.Event) {
 // report logs a failure of one delivery.
 func (l *loop) report(msg string, e *entry, err error, more ...any) {
 	level := slog.LevelWarn
-	var p *panicError
-	if errors.As(err, &p) {
+	if p, ok := errors.AsType[*panicError](err); ok {
 		level = slog.LevelError
 		more = append(more, "stack", p.stack)
 	}

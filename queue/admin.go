@@ -3,6 +3,7 @@ package queue
 import (
 	"context"
 	"fmt"
+	"maps"
 	"time"
 
 	"github.com/ackwise/ackwise"
@@ -234,9 +235,7 @@ func (s *Store) books(q *state.Sub) Books {
 		DroppedFor: make(map[string]int64, len(q.DroppedFor)),
 		Causes:     make(map[ackwise.Cause]int64),
 		Failures:   q.Failures, Crashes: q.Crashes}
-	for reason, n := range q.DroppedFor {
-		b.DroppedFor[reason] = n
-	}
+	maps.Copy(b.DroppedFor, q.DroppedFor)
 	for _, c := range ackwise.Causes() {
 		if n := q.Causes[c]; n != 0 {
 			b.Causes[c] = n

@@ -261,7 +261,7 @@ func TestL2OnlySuccessDeadLetterOrDropRemoves(t *testing.T) {
 			settle(t, r, receive(t, r, 1)[0], o)
 		}
 		receive(t, r, 1)
-		time.Sleep(2 * time.Second) // the lease runs out, in virtual time
+		time.Sleep(2 * time.Second) // virtual: the lease runs out, in virtual time
 		receive(t, r, 1)
 		if err := r.Lost(); err != nil {
 			t.Fatal(err)
@@ -503,7 +503,7 @@ func TestL7CausesAreKnownAndCounted(t *testing.T) {
 		settle(t, r, next(ackwise.CauseFailed), ackwise.OutcomeSnooze)
 		settle(t, r, next(ackwise.CauseSnoozed), ackwise.OutcomeRelease)
 		late := next(ackwise.CauseReleased)
-		time.Sleep(2 * time.Second)
+		time.Sleep(2 * time.Second) // virtual
 		held := next(ackwise.CauseLeaseExpired)
 		for range 2 { // the second one changes nothing more
 			res := r.Settle(t.Context(), []ackwise.Settlement{{Token: late.Token}})

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/ackwise/ackwise"
@@ -382,9 +383,9 @@ func (r *Receiver) end(how state.End) error {
 
 // dropEnded forgets the waiters of a session that ended. The caller holds mu.
 func (s *Store) dropEnded(q *state.Sub) {
-	for i := len(s.waiters[q]) - 1; i >= 0; i-- {
-		if s.waiters[q][i].session == nil {
-			s.removeWaiter(q, i)
-		}
+	left := slices.DeleteFunc(s.waiters[q], func(w *waiter) bool { return w.session == nil })
+	s.waiters[q] = left
+	if len(left) == 0 {
+		delete(s.waiters, q)
 	}
 }

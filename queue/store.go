@@ -357,8 +357,7 @@ func (c clock) wall(ms int64) time.Time {
 
 // lockedError tells in this package's words who owns the directory.
 func lockedError(dir string, err error) error {
-	var held *lockfile.HeldError
-	if errors.As(err, &held) {
+	if held, ok := errors.AsType[*lockfile.HeldError](err); ok {
 		return &LockedError{Dir: dir, Owner: held.Info.String(), Socket: held.Info.Socket}
 	}
 	return fmt.Errorf("take ownership of the directory: %w", err)

@@ -8,7 +8,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"log"
+	"log/slog"
 	"net"
 	"net/http"
 	"os"
@@ -51,7 +51,7 @@ func Local(store *queue.Store) (io.Closer, error) {
 	}
 	l := &local{dir: store.Dir(), handler: newHandler(store, Options{})}
 	l.http = &http.Server{Handler: l.handler, MaxHeaderBytes: maxHeaderBytes,
-		ReadHeaderTimeout: readHeaderTimeout, ErrorLog: log.New(io.Discard, "", 0)}
+		ReadHeaderTimeout: readHeaderTimeout, ErrorLog: slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)}
 	l.serving.Go(func() { // ends with Close
 		l.err = l.http.Serve(&boundedListener{Listener: ln, done: make(chan struct{}),
 			slots: make(chan struct{}, maxConns)})

@@ -168,8 +168,7 @@ func (h *handler) read(w http.ResponseWriter, r *http.Request, req any) error {
 	_ = conn.SetReadDeadline(time.Now().Add(bodyTimeout)) // not every transport has deadlines
 	b, err := io.ReadAll(http.MaxBytesReader(w, r.Body, h.opt.MaxRequestBytes))
 	_ = conn.SetReadDeadline(time.Time{})
-	var tooLarge *http.MaxBytesError
-	if errors.As(err, &tooLarge) {
+	if tooLarge, ok := errors.AsType[*http.MaxBytesError](err); ok {
 		return fmt.Errorf("read request: more than %d bytes: %w", tooLarge.Limit,
 			ackwise.ErrTooLarge)
 	}
@@ -177,8 +176,7 @@ func (h *handler) read(w http.ResponseWriter, r *http.Request, req any) error {
 		return fmt.Errorf("read request: %w", err)
 	}
 	if err := json.Unmarshal(b, req); err != nil {
-		var invalid *ackwise.InvalidError
-		if errors.As(err, &invalid) {
+		if _, ok := errors.AsType[*ackwise.InvalidError](err); ok {
 			return err
 		}
 		return &ackwise.InvalidError{Field: "request", Reason: err.Error()}

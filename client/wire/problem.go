@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"slices"
 
 	"github.com/ackwise/ackwise"
 	"github.com/ackwise/ackwise/queue"
@@ -141,12 +142,7 @@ func (p *Problem) is(word string) bool {
 	if p.Type == urn+word {
 		return true
 	}
-	for _, t := range p.Also {
-		if t == urn+word {
-			return true
-		}
-	}
-	return false
+	return slices.Contains(p.Also, urn+word)
 }
 
 // remoteError is an error that came over the wire: its text, and what it is.

@@ -31,7 +31,7 @@ func over[T any](t *testing.T, v T) T {
 func TestEveryErrorComesOutAsItWentIn(t *testing.T) {
 	for _, s := range sentinels {
 		t.Run(s.word, func(t *testing.T) {
-			if got := over(t, ProblemOf(s.err)).Err(); got != s.err {
+			if got := over(t, ProblemOf(s.err)).Err(); !errors.Is(got, s.err) {
 				t.Errorf("the plain error came out as %#v", got)
 			}
 			wrapped := fmt.Errorf("publish m1: %w", s.err)
@@ -41,7 +41,7 @@ func TestEveryErrorComesOutAsItWentIn(t *testing.T) {
 				t.Errorf("wrapped, it came out as %v", got)
 			}
 			for _, other := range sentinels {
-				if other.err != s.err && errors.Is(got, other.err) {
+				if !errors.Is(other.err, s.err) && errors.Is(got, other.err) {
 					t.Errorf("it also became %v", other.err)
 				}
 			}

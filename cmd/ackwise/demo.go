@@ -49,11 +49,16 @@ func (c *demoCmd) Run(a *app) error {
 	case err != nil:
 		return fmt.Errorf("demo with --seed %d: %w", o.Seed, err)
 	}
+	return c.show(a, r)
+}
+
+// show prints a report. A promise that was broken is a finding.
+func (c *demoCmd) show(a *app, r *demo.Report) error {
+	write := writeDemo
 	if c.JSON {
-		err = writeJSON(a.out, r)
-	} else {
-		err = writeDemo(a, r)
+		write = func(a *app, r *demo.Report) error { return writeJSON(a.out, r) }
 	}
+	err := write(a, r)
 	if err == nil && len(r.Broken) > 0 {
 		return finding(fmt.Errorf("demo with --seed %d: broken: %s", r.Seed,
 			strings.Join(r.Broken, "; ")))

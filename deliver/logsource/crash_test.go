@@ -139,8 +139,7 @@ func TestMovedBack(t *testing.T) {
 func TestBadRecord(t *testing.T) {
 	c := hand(t, Options{})
 	err := c.apply(&Change{Partition: "a", Records: []Record{{Position: ""}}}, time.Time{})
-	var invalid *ackwise.InvalidError
-	if !errors.As(err, &invalid) {
+	if _, ok := errors.AsType[*ackwise.InvalidError](err); !ok {
 		t.Errorf("got %v", err)
 	}
 }

@@ -1,6 +1,7 @@
 package demo
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -41,7 +42,8 @@ func (r *run) start(a assignment) (*worker, error) {
 	}
 	w := &worker{name: a.Name, stopped: make(chan struct{}, 1), ended: make(chan struct{}),
 		trace: reader{path: a.Trace}}
-	cmd := exec.Command(r.exe)
+	// No context ends it: SIGKILL comes from the plan, or from close.
+	cmd := exec.CommandContext(context.Background(), r.exe)
 	cmd.Env = append(os.Environ(), consumerVar+"="+string(text))
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	errs, err := os.Create(w.errFile())

@@ -136,7 +136,7 @@ func (d *demo) runs(ctx context.Context) error {
 	} {
 		r := d.newRun(i, d.flights)
 		r.guarantee, r.pattern = kind.guarantee, kind.pattern
-		r.plan = newPlan(d.o.Seed, i, d.flights, kind.guarantee != deliver.AtMostOnce, batchSize)
+		r.plan = newPlan(d.o.Seed, i, d.flights, kind.guarantee != deliver.AtMostOnce)
 		if kind.guarantee == deliver.ExactlyOnce {
 			r.plan.withholds = nil // the transaction is the ack: it cannot be lost alone
 		}

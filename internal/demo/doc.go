@@ -1,8 +1,8 @@
 // Package demo shows the three guarantees on real input under real faults, with measured figures.
 //
 //	flights ─▶ producer ─▶ queue.Store ◀─ socket ─ consumer processes ─▶ traces ─▶ judge ─▶ Report
-//	           repeats       (this             killed, leave,             effects     beside the
-//	           publishes     process)          lose acks                              engine's books
+//	           repeats      (this             killed, leaving,          effects   beside the
+//	           publishes    process)          losing acks                         engine's books
 //
 // It promises that faults are made outside the engine and counted where they are made, and that what
 // a handler did is judged only by what its own process wrote, one write a line, before it was

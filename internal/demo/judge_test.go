@@ -192,11 +192,11 @@ func TestPlan(t *testing.T) {
 	}
 	plans := map[string]uint64{}
 	for seed := range uint64(200) {
-		p := newPlan(seed, 1, flights, true, batchSize)
-		if again := newPlan(seed, 1, flights, true, batchSize); !reflect.DeepEqual(p, again) {
+		p := newPlan(seed, 1, flights, true)
+		if again := newPlan(seed, 1, flights, true); !reflect.DeepEqual(p, again) {
 			t.Fatalf("seed %d makes two plans", seed)
 		}
-		if other := newPlan(seed, 2, flights, true, batchSize); reflect.DeepEqual(p, other) {
+		if other := newPlan(seed, 2, flights, true); reflect.DeepEqual(p, other) {
 			t.Fatalf("seed %d makes the same plan for two runs", seed)
 		}
 		if p.count(killing) < minKills || p.count(leaving) < minLeaves ||
@@ -218,7 +218,7 @@ func TestPlan(t *testing.T) {
 	if minKills*4 < minAllKills {
 		t.Errorf("four runs of %d kills are less than %d", minKills, minAllKills)
 	}
-	p := newPlan(1, 0, flights, false, batchSize)
+	p := newPlan(1, 0, flights, false)
 	if len(p.fails)+len(p.withholds) > 0 {
 		t.Errorf("faults that at-most-once cannot survive: %+v", p)
 	}

@@ -42,7 +42,7 @@ const (
 
 // newPlan plans a run. What comes before the handler cannot be tried again, so that at-most-once
 // has neither failures nor lost acks.
-func newPlan(seed uint64, run int, flights []flight, retries bool, batch int) plan {
+func newPlan(seed uint64, run int, flights []flight, retries bool) plan {
 	r := rand.New(rand.NewPCG(seed, uint64(run)))
 	p := plan{fails: map[string]bool{}, withholds: map[string]bool{}, unheard: map[int]bool{}}
 	for range minKills + r.IntN(moreOrLess) {
@@ -52,7 +52,7 @@ func newPlan(seed uint64, run int, flights []flight, retries bool, batch int) pl
 		p.faults = append(p.faults, fault{leaving, between(r, len(flights), 8, 85), r.IntN(8)})
 	}
 	slices.SortStableFunc(p.faults, func(a, b fault) int { return a.after - b.after })
-	batches := (len(flights) + batch - 1) / batch
+	batches := (len(flights) + batchSize - 1) / batchSize
 	for n := minUnheard + r.IntN(moreOrLess); len(p.unheard) < min(n, batches); {
 		p.unheard[r.IntN(batches)] = true
 	}

@@ -149,7 +149,8 @@ func (r *Report) fold(n *run) RunReport {
 	}
 	return RunReport{Guarantee: n.guarantee.String(), Pattern: n.pattern,
 		Delivered: n.verdict.delivered, Lost: n.verdict.lost, Duplicates: n.verdict.duplicates,
-		Miles: n.verdict.miles, Repeated: n.verdict.repeated, Exact: n.verdict.lost == 0 && n.verdict.repeated == 0 &&
+		Miles: n.verdict.miles, Repeated: n.verdict.repeated,
+		Exact: n.verdict.lost == 0 && n.verdict.repeated == 0 &&
 			n.verdict.miles == sum(n.flights)}
 }
 

@@ -42,7 +42,6 @@ type run struct {
 	gone    []*worker      // ended
 	done    int            // faults of the plan
 	did     Faults         // the faults that were made
-	redrive struct{ at time.Time }
 	books   queue.Books
 	told    queue.TopicInfo
 	verdict verdict

@@ -3,7 +3,6 @@ package process
 import (
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"os/exec"
 	"runtime"
@@ -20,8 +19,10 @@ type family struct {
 	guard    *exec.Cmd
 	wg       sync.WaitGroup // the starter goroutine and every waiting one
 
-	mu      sync.Mutex     // guards guardIn
-	guardIn io.WriteCloser // lines "+ group" and "- group"
+	// guardIn takes lines "+ group", which a child writes of itself before it becomes its command,
+	// so that there is no moment at which it is unknown, and "- group". Each is one write, which the
+	// kernel keeps whole.
+	guardIn *os.File
 }
 
 type startRequest struct {
@@ -34,23 +35,29 @@ const guardScript = `l=' '
 while read -r op g; do
 case $op in
 +) l="$l$g " ;;
--) l="${l%% $g *} ${l#* $g }" ;;
+-) case $l in *" $g "*) l="${l%% $g *} ${l#* $g }" ;; esac ;;
 esac
 done
 for g in $l; do kill -s KILL -- "-$g"; done`
+
+// childScript tells the guard, by file 3, and becomes the command.
+const childScript = `echo "+ $$" >&3; exec 3>&-; exec sh -c "$0"`
 
 func newFamily() (*family, error) {
 	f := &family{requests: make(chan startRequest)}
 	f.guard = exec.Command("sh", "-c", guardScript)
 	f.guard.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // a terminal's Ctrl-C is not for it
-	in, err := f.guard.StdinPipe()
+	in, out, err := os.Pipe()
 	if err != nil {
 		return nil, fmt.Errorf("start the guard of handler processes: %w", err)
 	}
+	defer in.Close()
+	f.guard.Stdin = in
 	if err := f.guard.Start(); err != nil {
+		_ = out.Close()
 		return nil, fmt.Errorf("start the guard of handler processes: %w", err)
 	}
-	f.guardIn = in
+	f.guardIn = out
 	f.wg.Go(f.starter) // ends with close
 	return f, nil
 }
@@ -75,13 +82,6 @@ func (f *family) close() error {
 	return nil
 }
 
-func (f *family) tellGuard(op string, group int) error {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	_, err := fmt.Fprintf(f.guardIn, "%s %d\n", op, group)
-	return err
-}
-
 // child is a running sh -c CMD.
 type child struct {
 	group int
@@ -93,7 +93,8 @@ type child struct {
 type stdio struct{ in, out, err *os.File }
 
 func (f *family) start(command string, env []string, s stdio) (*child, error) {
-	cmd := exec.Command("sh", "-c", command)
+	cmd := exec.Command("sh", "-c", childScript, command)
+	cmd.ExtraFiles = []*os.File{f.guardIn}
 	cmd.Env, cmd.Stdin, cmd.Stdout, cmd.Stderr = env, s.in, s.out, s.err
 	cmd.SysProcAttr = childAttr()
 	r := startRequest{cmd: cmd, reply: make(chan error, 1)}
@@ -102,22 +103,16 @@ func (f *family) start(command string, env []string, s stdio) (*child, error) {
 		return nil, fmt.Errorf("start handler process: %w", err)
 	}
 	c := &child{group: cmd.Process.Pid, done: make(chan struct{})}
-	guardErr := f.tellGuard("+", c.group)
 	f.wg.Go(func() { // ends with the child
 		c.err = cmd.Wait()
 		// The leader's number cannot have been given to another process yet: the kernel counts
 		// through all the others first.
 		c.signal(syscall.SIGKILL)
-		if err := f.tellGuard("-", c.group); err != nil && c.err == nil {
+		if _, err := fmt.Fprintf(f.guardIn, "- %d\n", c.group); err != nil && c.err == nil {
 			c.err = fmt.Errorf("tell the guard of handler processes: %w", err)
 		}
 		close(c.done)
 	})
-	if guardErr != nil {
-		c.signal(syscall.SIGKILL)
-		<-c.done
-		return nil, fmt.Errorf("tell the guard of handler processes: %w", guardErr)
-	}
 	return c, nil
 }
 

@@ -30,8 +30,9 @@ type PipeHandler struct {
 
 // Pipe keeps sh -c command running and gives it one line a delivery (see AppendLine); it answers
 // one line each, in any order (see ParseAnswer). When it ends, what it had not answered is a
-// *LostError, and it is started again with backoff. After Options.MaxIdleEnds ends in a row, each before it was
-// given anything, Failed is closed: a process that cannot start costs no message its budget.
+// *LostError, and it is started again with backoff. After Options.MaxIdleEnds ends in a row, each
+// before it was given anything, Failed is closed: a process that cannot start costs no message its
+// budget.
 //
 // A line that is no answer is reported and ignored. An answer that names its delivery but says
 // something impossible is a failure of that delivery.

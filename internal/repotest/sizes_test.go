@@ -50,7 +50,7 @@ func sizeRules() []rule {
 		good:  "-- a.go --\npackage a\nfunc F(x int) {\n\tx++\n}\n",
 	}, {
 		name:  "line length",
-		todo:  "break the line (raw strings, struct tags, web addresses and tables of constants may be longer)",
+		todo:  "break the line (raw strings, tags, web addresses and tables of constants may be longer)",
 		check: checkLineLength,
 		bad:   "-- a.go --\npackage a\nvar x = f(`" + wide + "`)\n",
 		want:  "a.go:2: line length: 113 columns, at most 100",

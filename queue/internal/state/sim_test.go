@@ -2,6 +2,7 @@ package state
 
 import (
 	"bytes"
+	"errors"
 	"flag"
 	"fmt"
 	"maps"
@@ -219,7 +220,7 @@ func (s *sim) settle() {
 	if err == nil && !already {
 		s.dead[key] = st.Outcome == ackwise.OutcomeDead
 	}
-	if err == ackwise.ErrRunOrder {
+	if errors.Is(err, ackwise.ErrRunOrder) {
 		s.fired["run order"]++
 	}
 	s.sweep()
@@ -271,31 +272,37 @@ func (s *sim) step() {
 		s.now += s.rng.Int64N(80)
 		s.log(s.live.Tick(s.now)...)
 	case n < 92:
-		for _, ss := range s.live.Sessions() {
+		if all := s.live.Sessions(); len(all) > 0 {
 			how := []End{EndLost, EndRestarted, EndRebalanced, EndExpired}[s.rng.IntN(4)]
-			s.do(&EndSession{Now: s.now, ID: ss.ID, How: how})
+			s.do(&EndSession{Now: s.now, ID: all[0].ID, How: how})
 			s.fired[how.word()]++
-			break
 		}
 		s.sweep()
 	case n < 98:
-		for _, d := range s.live.DeadLetters(q) {
-			var r Record
-			if s.rng.IntN(4) == 0 {
-				r, _ = s.live.DropDead(s.now, q, d.Seq, "poison")
-				s.finished[fmt.Sprint(q.Name, d.Pos)]++
-				s.fired["dropped dead"]++
-			} else {
-				r, _ = s.live.Redrive(s.now, q, d.Seq, s.rng.IntN(2) == 0)
-				s.dead[fmt.Sprint(q.Name, d.Pos)] = false
-				s.fired["redriven"]++
-			}
-			s.log(r)
-			break
-		}
+		s.bringBack(q)
 	default:
 		s.do(&TablePut{Table: "t", Key: "k", Value: []byte{byte(n)}, Version: s.live.NextTableVersion()})
 	}
+}
+
+// bringBack redrives or drops the oldest dead letter.
+func (s *sim) bringBack(q *Sub) {
+	letters := s.live.DeadLetters(q)
+	if len(letters) == 0 {
+		return
+	}
+	d := letters[0]
+	var r Record
+	if s.rng.IntN(4) == 0 {
+		r, _ = s.live.DropDead(s.now, q, d.Seq, "poison")
+		s.finished[fmt.Sprint(q.Name, d.Pos)]++
+		s.fired["dropped dead"]++
+	} else {
+		r, _ = s.live.Redrive(s.now, q, d.Seq, s.rng.IntN(2) == 0)
+		s.dead[fmt.Sprint(q.Name, d.Pos)] = false
+		s.fired["redriven"]++
+	}
+	s.log(r)
 }
 
 func (s *sim) check() {
@@ -324,7 +331,7 @@ func (s *sim) check() {
 func (s *sim) checkSub(q, again *Sub) {
 	s.t.Helper()
 	sum := q.Acked + q.Dropped
-	for p := Ready; p < places; p++ {
+	for p := range places {
 		sum += q.Count(p)
 	}
 	if q.Accepted != sum {

@@ -3,6 +3,7 @@ package wal
 import (
 	"fmt"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/ackwise/ackwise/internal/vfs"
@@ -227,7 +228,7 @@ func (c *committer) rotate(g *Group) error {
 	c.dirSlot <- struct{}{}
 	defer func() { <-c.dirSlot }()
 	c.mu.Lock()
-	all := append(c.segments[:len(c.segments):len(c.segments)], s)
+	all := append(slices.Clip(c.segments), s)
 	c.mu.Unlock()
 	if err := writeManifest(c.opt.FS, c.opt.Dir, c.manifestOf(all)); err != nil {
 		return err

@@ -143,15 +143,15 @@ func (c *client) check(t *testing.T, disk *vfs.Mem, released int, what string) {
 		}
 	}
 	if end < len(c.sent) {
-		for i := len(c.units) - 1; i >= 0; i-- {
-			if c.units[i] < end {
+		for i, v := range slices.Backward(c.units) {
+			if v < end {
 				next := len(c.sent)
 				if i+1 < len(c.units) {
 					next = c.units[i+1]
 				}
 				if end != next {
 					t.Fatalf("%s: the log ends at %d, inside the unit %d to %d", what, end,
-						c.units[i], next)
+						v, next)
 				}
 				break
 			}

@@ -61,7 +61,6 @@ type Log struct {
 	opt     Options
 	storeID [16]byte
 	epoch   uint64
-	opened  Recovery
 
 	kick    chan struct{} // capacity 1: there is a pending group, or a failure to tell
 	closing chan struct{} // closed by Close

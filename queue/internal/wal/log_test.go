@@ -223,7 +223,7 @@ func TestFailedSyncLatches(t *testing.T) {
 		later := l.Append([]Record{{Payload: []byte("later")}}, true)
 		<-later.Synced()
 		<-later.Written()
-		time.Sleep(time.Hour) // the mark's timer must not come either
+		time.Sleep(time.Hour) // virtual: the mark's timer must not come either
 		if !errors.Is(later.Err(), syscall.EIO) || len(told) != 1 || calls != 0 {
 			t.Errorf("after the failure: %v, told %v, %d calls", later.Err(), told, calls)
 		}
@@ -276,19 +276,19 @@ func TestIdleMarkIsWrittenOnceAndThenNothingRuns(t *testing.T) {
 		put(t, l, true, "one")
 		put(t, l, false, "two")
 		end := l.End()
-		time.Sleep(markDelay - time.Millisecond)
+		time.Sleep(markDelay - time.Millisecond) // virtual
 		synctest.Wait()
 		if l.End() != end || l.Synced() == l.Written() {
 			t.Fatal("something was written before the second was over")
 		}
-		time.Sleep(time.Millisecond)
+		time.Sleep(time.Millisecond) // virtual
 		synctest.Wait()
 		if l.End() != end+blockBytes || l.Synced() != l.End() {
 			t.Fatalf("after a second: end %d, synced %d, want %d", l.End(), l.Synced(),
 				end+blockBytes)
 		}
 		calls := faults.Calls(vfs.OpAny)
-		time.Sleep(24 * time.Hour)
+		time.Sleep(24 * time.Hour) // virtual
 		synctest.Wait()
 		if n := faults.Calls(vfs.OpAny) - calls; n != 0 {
 			t.Errorf("%d calls that change the disk while idle, want 0", n)
@@ -311,7 +311,7 @@ func TestUnsyncedWritesDoNotPileUp(t *testing.T) {
 		defer mustClose(t, l)
 		for range 40 {
 			put(t, l, false, "ack")
-			time.Sleep(100 * time.Millisecond)
+			time.Sleep(100 * time.Millisecond) // virtual
 		}
 		if lag := l.Written() - l.Synced(); lag > 11*blockBytes {
 			t.Errorf("%d bytes wait for a sync under a stream of acks", lag)
@@ -328,7 +328,7 @@ func TestNoSyncReleasesWithoutSync(t *testing.T) {
 		n := faults.Calls(vfs.OpSync)
 		put(t, l, true, "a")
 		put(t, l, true, "b")
-		time.Sleep(time.Hour)
+		time.Sleep(time.Hour) // virtual
 		synctest.Wait()
 		if got := faults.Calls(vfs.OpSync) - n; got != 0 {
 			t.Errorf("%d syncs, want 0", got)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/ackwise/ackwise"
@@ -266,7 +267,7 @@ func (o *opening) recover() (*Log, Recovery, error) {
 	if err != nil {
 		return nil, Recovery{}, err
 	}
-	l := o.newLog(h, append(kept[:len(kept):len(kept)], active))
+	l := o.newLog(h, append(slices.Clip(kept), active))
 	if err := writeManifest(o.FS, o.Dir, l.manifestOf(l.segments)); err != nil {
 		return nil, Recovery{}, errors.Join(err, f.Close())
 	}

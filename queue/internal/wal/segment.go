@@ -193,8 +193,7 @@ func (l *Log) Remove(ids ...SegmentID) error {
 // Open removes, never a list that names a missing file.
 func (l *Log) removeFiles(m manifest, kept, removed []*segment) error {
 	err := writeManifest(l.opt.FS, l.opt.Dir, m)
-	var u unsettled
-	if errors.As(err, &u) {
+	if _, ok := errors.AsType[unsettled](err); ok {
 		l.poison(err)
 	}
 	if err != nil {
