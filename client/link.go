@@ -142,7 +142,7 @@ func (t target) post(ctx context.Context, name wire.Call, req, resp any) error {
 	if err != nil {
 		return err
 	}
-	defer res.Body.Close()
+	defer func() { _ = res.Body.Close() }()
 	b, err := io.ReadAll(res.Body)
 	if err != nil {
 		return &brokenError{err: err}
@@ -168,7 +168,7 @@ func (l *link) send(ctx context.Context, name wire.Call, body []byte) (*http.Res
 	if res.StatusCode == http.StatusOK {
 		return res, nil
 	}
-	defer res.Body.Close()
+	defer func() { _ = res.Body.Close() }()
 	var p wire.Problem
 	b, err := io.ReadAll(io.LimitReader(res.Body, maxProblem))
 	if err != nil {
@@ -192,7 +192,7 @@ func (l *link) stream(ctx context.Context, name wire.Call, req any) (*stream, er
 	if err != nil {
 		return nil, fmt.Errorf("write request: %w", err)
 	}
-	res, err := l.send(ctx, name, b)
+	res, err := l.send(ctx, name, b) //nolint:bodyclose // stream.close closes it
 	if err != nil {
 		return nil, err
 	}

@@ -33,6 +33,7 @@ type consumeCmd struct {
 	MaxFailures int           `default:"10" help:"The failure that makes a dead letter."`
 	MaxCrashes  int           `default:"3" help:"How many consumers a message may take down before it becomes a dead letter."`
 	Backoff     time.Duration `default:"1s" help:"The first delay after a failure, at most; it doubles with each."`
+	Breaker     bool          `help:"While nearly everything fails, pause instead of spending the failures of every message."`
 	MaxHandle   time.Duration `default:"1h" help:"How long a delivery may be worked on in all."`
 	Guarantee   string        `enum:"at-most-once,at-least-once" default:"at-least-once" help:"at-least-once, or at-most-once: ack before the work."`
 	SyncAcks    bool          `help:"Let acks wait for the disk, so that a power cut brings nothing back."`
@@ -196,7 +197,9 @@ func (r *consumption) options(sessions int) deliver.Options {
 	o := deliver.Options{Pipeline: r.c.Pipeline.String(), Concurrency: r.concurrency(),
 		MaxInFlight: max(r.perSession()*sessions, r.concurrency()),
 		MaxFailures: r.c.MaxFailures, MaxCrashes: r.c.MaxCrashes, MaxHandle: r.c.MaxHandle,
-		Backoff: deliver.Backoff{First: r.c.Backoff}, Logger: r.a.logger()}
+		Backoff: deliver.Backoff{First: r.c.Backoff}, Logger: r.a.logger(),
+		Breaker:     deliver.Breaker{Off: !r.c.Breaker},
+		RetryBudget: deliver.RetryBudget{Off: !r.c.Breaker}}
 	if r.c.Guarantee == "at-most-once" {
 		o.Guarantee = deliver.AtMostOnce
 	}

@@ -287,7 +287,14 @@ func (s *State) decodeSub(d *decoder, t *Topic) *Sub {
 		q.Causes[i] = d.int()
 	}
 	for range d.count() {
-		s.restore(q, d.entry())
+		e := d.entry()
+		if _, twice := q.bySeq[e.seq]; twice {
+			d.fail()
+		}
+		if d.err != nil {
+			return q
+		}
+		s.restore(q, e)
 	}
 	for range d.count() {
 		l := q.laneOf(d.uint())
