@@ -67,8 +67,9 @@ func (s *Store) CreateSubscription(ctx context.Context, topic, name string,
 		if err != nil {
 			return nil, err
 		}
+		first, _ := t.Line()
 		return &state.CreateSub{Now: s.clock.now(), ID: s.st.NextID(), Topic: t.ID, Name: name,
-			Start: start, Config: config}, nil
+			Start: start, Rest: o.Start == Start{} && start == first, Config: config}, nil
 	})
 }
 

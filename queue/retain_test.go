@@ -136,6 +136,43 @@ func TestNothingGoesBeforeTheFirstSubscription(t *testing.T) {
 	}
 }
 
+// What one subscription holds and has not settled is kept, and so a later one that begins at the
+// oldest gets it, in order; what is settled everywhere is gone.
+func TestALaterSubscriptionGetsWhatIsStillHeld(t *testing.T) {
+	dir := t.TempDir()
+	s, err := Open(dir, Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	create(t, s, "orders", "billing", SubscriptionOptions{})
+	publish(t, s, ackwise.Message{Topic: "orders", ID: "a", Key: "k"},
+		ackwise.Message{Topic: "orders", ID: "b", Key: "k"},
+		ackwise.Message{Topic: "orders", ID: "c", Key: "k"})
+	r := receiver(t, s, "orders", "billing", ReceiverOptions{})
+	ds := receive(t, r, 3)
+	settle(t, r, ds[0], ackwise.OutcomeDead)
+	settle(t, r, ds[1], ackwise.OutcomeAck)
+	create(t, s, "orders", "stock", SubscriptionOptions{Ordered: true})
+	publish(t, s, ackwise.Message{Topic: "orders", ID: "d", Key: "k"})
+	create(t, s, "orders", "now", SubscriptionOptions{Start: Start{Now: true}})
+	verify(t, s)
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	s = open(t, dir, Options{})
+	var got []string
+	for _, d := range receive(t, receiver(t, s, "orders", "stock", ReceiverOptions{}), 10) {
+		got = append(got, d.ID)
+	}
+	if fmt.Sprint(got) != "[a c d]" {
+		t.Errorf("got %v, want a (a dead letter elsewhere), c (in flight elsewhere) and d", got)
+	}
+	if books, _ := s.Books(t.Context()); books[2].Accepted != 0 {
+		t.Errorf("a subscription from now on has accepted %d", books[2].Accepted)
+	}
+	verify(t, s)
+}
+
 // Scheduled messages take their places when they are due, in the order in which they are due.
 func TestScheduledMessagesTakeTheirPlaceWhenDue(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

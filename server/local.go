@@ -51,7 +51,8 @@ func Local(store *queue.Store) (io.Closer, error) {
 	}
 	l := &local{dir: store.Dir(), handler: newHandler(store, Options{})}
 	l.http = &http.Server{Handler: l.handler, MaxHeaderBytes: maxHeaderBytes,
-		ReadHeaderTimeout: readHeaderTimeout, ErrorLog: slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)}
+		ReadHeaderTimeout: readHeaderTimeout,
+		ErrorLog:          slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)}
 	l.serving.Go(func() { // ends with Close
 		l.err = l.http.Serve(&boundedListener{Listener: ln, done: make(chan struct{}),
 			slots: make(chan struct{}, maxConns)})

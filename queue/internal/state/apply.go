@@ -49,6 +49,9 @@ func (r *CreateSub) apply(s *State) {
 	q := newSub(r.ID, r.Name, t, r.Config)
 	q.cursor = r.Start
 	q.Accepted = int64(t.index.next-r.Start) + t.Scheduled()
+	if r.Rest {
+		s.pullRest(q)
+	}
 	t.Subs = append(t.Subs, q)
 	t.subbed = true
 	s.subs[r.ID] = q

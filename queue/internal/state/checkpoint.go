@@ -141,7 +141,7 @@ func (q *Sub) encode(b []byte) []byte {
 }
 
 func (q *Sub) encodeEntry(b []byte, e *entry) []byte {
-	for _, v := range []uint64{e.seq, e.pos, e.lane, e.gen, e.run} {
+	for _, v := range []uint64{e.seq, e.pos, e.hash, e.lane, e.gen, e.run} {
 		b = putUint(b, v)
 	}
 	b = putInt(putInt(b, e.due), e.since)
@@ -154,7 +154,7 @@ func (q *Sub) encodeEntry(b []byte, e *entry) []byte {
 }
 
 func (d *decoder) entry() entry {
-	e := entry{seq: d.uint(), pos: d.uint(), lane: d.uint(), gen: d.uint(), run: d.uint(),
+	e := entry{seq: d.uint(), pos: d.uint(), hash: d.uint(), lane: d.uint(), gen: d.uint(), run: d.uint(),
 		due: d.int(), since: d.int(), size: d.u32(), sec: d.u32(), handouts: d.u32(),
 		failures: d.u32(), crashes: d.u32(), redrives: d.u32(), epoch: d.u32(), session: d.u32(),
 		heap: -1, prev: -1, next: -1}

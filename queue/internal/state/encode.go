@@ -32,7 +32,7 @@ func (r *CreateSub) Type() byte { return typeCreateSub }
 // Append encodes the record.
 func (r *CreateSub) Append(b []byte) []byte {
 	b = putUint(putUint(putInt(b, r.Now), r.ID), r.Topic)
-	return putJSON(putUint(putString(b, r.Name), r.Start), r.Config)
+	return putJSON(putBool(putUint(putString(b, r.Name), r.Start), r.Rest), r.Config)
 }
 
 // Type returns the record's type.

@@ -64,13 +64,15 @@ type DeleteTopic struct {
 	Reason string
 }
 
-// CreateSub makes a subscription that begins at the sequence Start.
+// CreateSub makes a subscription that begins at the sequence Start of the topic's line; with Rest it
+// gets what else is kept before that.
 type CreateSub struct {
 	Now    int64
 	ID     uint32
 	Topic  uint32
 	Name   string
 	Start  uint64
+	Rest   bool
 	Config SubConfig
 }
 
@@ -220,7 +222,7 @@ func (d *decoder) record(typ byte) Record {
 		return &DeleteTopic{Now: d.int(), ID: d.u32(), Reason: d.string()}
 	case typeCreateSub:
 		r := &CreateSub{Now: d.int(), ID: d.u32(), Topic: d.u32(), Name: d.string(),
-			Start: d.uint()}
+			Start: d.uint(), Rest: d.bool()}
 		d.json(&r.Config)
 		return r
 	case typeDeleteSub:

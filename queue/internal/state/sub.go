@@ -1,6 +1,7 @@
 package state
 
 import (
+	"maps"
 	"slices"
 
 	"github.com/ackwise/ackwise"
@@ -32,25 +33,27 @@ const (
 // entry is a message that a subscription has pulled out of the topic's line and that is not
 // finished. It holds no pointer; past attempts are in Sub.past.
 type entry struct {
-	seq, pos, lane uint64
-	gen            uint64 // generation of the last hand-out; 0 = never handed out
-	run            uint64 // first generation of the key run it was last handed out in
-	due            int64  // Delayed: when it is ready. InFlight: when the lease runs out
-	since          int64  // InFlight: when it was handed out. Dead: when it died
-	size, sec      uint32
-	handouts       uint32
-	failures       uint32
-	crashes        uint32
-	redrives       uint32
-	epoch          uint32
-	session        uint32
-	heap           int32 // its place in the one heap it is in; -1 = in none
-	prev, next     int32 // neighbours in its lane; -1 = none
-	place          Place
-	cause          ackwise.Cause // of the next hand-out; InFlight: of this one
-	ended          End           // how the last hand-out ended
-	suspect        bool          // run it alone: it was in flight when its consumer died
-	alone          bool          // InFlight: it was handed out as a suspect
+	seq, pos   uint64
+	hash       uint64 // of its key; 0 = none
+	lane       uint64 // the hash where the subscription is ordered, else 0
+	gen        uint64 // generation of the last hand-out; 0 = never handed out
+	run        uint64 // first generation of the key run it was last handed out in
+	due        int64  // Delayed: when it is ready. InFlight: when the lease runs out
+	since      int64  // InFlight: when it was handed out. Dead: when it died
+	size, sec  uint32
+	handouts   uint32
+	failures   uint32
+	crashes    uint32
+	redrives   uint32
+	epoch      uint32
+	session    uint32
+	heap       int32 // its place in the one heap it is in; -1 = in none
+	prev, next int32 // neighbours in its lane; -1 = none
+	place      Place
+	cause      ackwise.Cause // of the next hand-out; InFlight: of this one
+	ended      End           // how the last hand-out ended
+	suspect    bool          // run it alone: it was in flight when its consumer died
+	alone      bool          // InFlight: it was handed out as a suspect
 }
 
 // laneMode says what a key of a holding subscription is doing.
@@ -174,7 +177,7 @@ func (s *State) pullTo(q *Sub, to uint64) {
 func (s *State) insert(q *Sub, seq uint64, ix indexEntry) int32 {
 	slot := q.newSlot()
 	e := q.entry(slot)
-	*e = entry{seq: seq, pos: ix.pos, lane: ix.lane, size: ix.size, sec: ix.sec, heap: -1,
+	*e = entry{seq: seq, pos: ix.pos, hash: ix.lane, lane: ix.lane, size: ix.size, sec: ix.sec, heap: -1,
 		prev: -1, next: -1, cause: ackwise.CauseFirst}
 	if !q.Config.Ordered {
 		e.lane = 0
@@ -318,6 +321,24 @@ func (q *Sub) park(l *lane, dead int32, now int64) {
 			q.move(e, Parked)
 		}
 	}
+}
+
+// pullRest makes entries of the messages before the topic's line that other subscriptions have
+// pulled and not finished: they are kept, and so a subscription that begins at the oldest gets them.
+func (s *State) pullRest(q *Sub) {
+	rest := make(map[uint64]indexEntry)
+	for _, other := range q.Topic.Subs {
+		for _, slot := range other.bySeq {
+			if e := other.entry(slot); e.seq < q.cursor {
+				rest[e.seq] = indexEntry{pos: e.pos, lane: e.hash, size: e.size, sec: e.sec}
+			}
+		}
+	}
+	for _, seq := range slices.Sorted(maps.Keys(rest)) {
+		s.insert(q, seq, rest[seq])
+		s.pin(rest[seq].pos)
+	}
+	q.Accepted += int64(len(rest))
 }
 
 // finish lets go of an entry that nobody needs any more.

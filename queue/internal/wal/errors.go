@@ -8,8 +8,9 @@ import (
 	"github.com/ackwise/ackwise"
 )
 
-// ErrNoSpace says that the disk is full. At a write it is final like every failed write: nothing that was
-// released is lost, and the log is opened again once there is space. It wraps the system's error.
+// ErrNoSpace says that the disk is full. At a write it is final like every failed write: nothing
+// that was released is lost, and the log is opened again once there is space. It wraps the system's
+// error.
 var ErrNoSpace = errors.New("no space left on the disk of the log")
 
 // errTooLarge: more bytes than one group can hold.
