@@ -2,6 +2,7 @@ package client
 
 import (
 	"errors"
+	"io"
 	"fmt"
 	"time"
 
@@ -62,4 +63,11 @@ func (c *Client) noAnswer() error {
 type brokenError struct{ err error }
 
 func (e *brokenError) Error() string { return "call the owner: " + e.err.Error() }
-func (e *brokenError) Unwrap() error { return e.err }
+
+// Unwrap hides io.EOF, with which a source says that it has ended: a broken connection is no end.
+func (e *brokenError) Unwrap() error {
+	if errors.Is(e.err, io.EOF) {
+		return io.ErrUnexpectedEOF
+	}
+	return e.err
+}
