@@ -2,8 +2,8 @@ package client
 
 import (
 	"errors"
-	"io"
 	"fmt"
+	"io"
 	"time"
 
 	"github.com/ackwise/ackwise"

@@ -78,7 +78,7 @@ func writeDemo(a *app, r *demo.Report) error {
 			thousands(int64(n.Duplicates)), thousands(int64(n.Lost)),
 			thousands(int64(n.Repeated)), thousands(n.Miles), thousands(n.Miles-r.TruthMiles), sum)
 	}
-	again := newTable("source of duplicates", "cause", ">handed out again")
+	again := newTable("source of duplicates", "cause", ">repeats")
 	for _, c := range ackwise.Causes() {
 		if n := r.Causes[c]; n > 0 && c != ackwise.CauseFirst {
 			again.add(dash(c.DuplicateSource()), c, thousands(n))
@@ -93,11 +93,11 @@ func writeDemo(a *app, r *demo.Report) error {
 		title string
 		table *table
 	}{
-		{fmt.Sprintf("%s flights, %s miles, seed %d. Each line is all of them through the engine, "+
-			"as the\nconsumers' own files tell; the last one's miles as its table tells",
+		{fmt.Sprintf("%s flights, %s miles, seed %d. Each line is all of them through the engine, as "+
+			"the\nconsumers' own files tell; exactly-once's sum is what its table holds",
 			thousands(int64(r.Events)), thousands(r.TruthMiles), r.Seed), runs},
 		{"\nFaults, made outside the engine, beside what it counted", faultTable(r)},
-		{"\nDeliveries beyond the first, by the engine's causes", again},
+		{"\nRepeats by cause, as the engine counts them (produced-again: at publish)", again},
 		{"\nThe engine's books over the four runs", books},
 	} {
 		if _, err := fmt.Fprintln(a.out, part.title); err != nil {
@@ -115,21 +115,29 @@ func faultTable(r *demo.Report) *table {
 	in, of := r.Injected, r.Counted
 	t := newTable("fault", ">injected", ">counted", "the count")
 	t.add("consumers killed at work", thousands(in.Kills), thousands(of.Kills),
-		"consumer-lost: all that the consumer held is handed out again")
+		"consumer-lost: all that it held comes again")
 	t.add("acks sent too late", thousands(in.AcksLost), thousands(of.AcksLost), fmt.Sprintf(
-		"ack-lost, equal (%d were withheld; the other consumers ended first)", r.Withheld))
+		"ack-lost, %s; of %d withheld, the rest died with their consumers",
+		equal(in.AcksLost, of.AcksLost), r.Withheld))
 	t.add("messages published again", thousands(in.ProducedAgain), thousands(of.ProducedAgain),
-		"produced-again, equal: all were suppressed")
+		"produced-again, "+equal(in.ProducedAgain, of.ProducedAgain)+"; all were suppressed")
 	t.add("dead letters requeued", thousands(in.Requeued), thousands(of.Requeued),
-		"redriven, equal")
+		"redriven, "+equal(in.Requeued, of.Requeued))
 	t.add("consumers left, partitions moved", thousands(in.Rebalanced), thousands(of.Rebalanced),
-		"rebalanced: all that was in flight is handed out again")
+		"rebalanced: all that was in flight comes again")
 	return t
+}
+
+func equal(injected, counted int64) string {
+	if injected == counted {
+		return "equal"
+	}
+	return "not equal"
 }
 
 func demoOrder(r *demo.Report) string {
 	return fmt.Sprintf("\nOrder: %s aircraft, %s of it. Two members that shared two "+
-		"partitions of a log and lost\nthem: %s delivered, %s, %d lost.\n",
+		"partitions of a\nlog and lost them: %s delivered, %s, %d lost.\n",
 		thousands(int64(r.Order.Keys)), count(r.Order.Violations, "violation"),
 		thousands(int64(r.Shared.Delivered)), count(r.Shared.Duplicates, "duplicate"),
 		r.Shared.Lost)
@@ -141,8 +149,8 @@ func demoClosing(r *demo.Report) string {
 	}
 	lost, twice := r.Runs[0], r.Runs[1]
 	return fmt.Sprintf("\n%s under load: at-most-once lost %s; at-least-once lost none and applied "+
-		"%s again, so\nthat its plain sum is wrong. Remembering what was applied, or one "+
-		"transaction of sum and ack, made\nas many repeated deliveries exact.\n",
+		"%s\nagain, so that its plain sum is wrong. Remembering what was applied, or one "+
+		"transaction of\nsum and ack, kept the sum exact through as many repeats.\n",
 		count(int(r.Kills), "kill"), count(lost.Lost, "flight"), count(twice.Repeated, "effect"))
 }
 

@@ -61,8 +61,7 @@ func (a *app) report(err error) int {
 
 // withHint adds what to do next, where the error does not say it itself.
 func withHint(err error) error {
-	var has *ackwise.HintError
-	if errors.As(err, &has) {
+	if _, ok := errors.AsType[*ackwise.HintError](err); ok {
 		return err
 	}
 	hint := ""

@@ -46,15 +46,15 @@ func (c *deadGroupsCmd) Run(a *app) (err error) {
 func (c *deadGroupsCmd) groups(a *app, d deadStore) error {
 	byError := make(map[string]*deadGroup)
 	err := eachDead(a.ctx, d, c.Pipeline, c.filter(a.now()), func(l queue.DeadLetter) error {
-		print := fingerprint(l.Error)
-		g := byError[print]
+		text := fingerprint(l.Error)
+		g := byError[text]
 		if g == nil && len(byError) >= maxGroups {
-			print = otherGroup
-			g = byError[print]
+			text = otherGroup
+			g = byError[text]
 		}
 		if g == nil {
-			g = &deadGroup{Error: print, Oldest: l.Time}
-			byError[print] = g
+			g = &deadGroup{Error: text, Oldest: l.Time}
+			byError[text] = g
 		}
 		g.Count++
 		g.Newest = l.Time
@@ -78,14 +78,12 @@ func (c *deadGroupsCmd) groups(a *app, d deadStore) error {
 	}
 	t := newTable(">COUNT", ">OLDEST", ">NEWEST", "ERROR", "SAMPLES")
 	for _, g := range all {
-		ids := ""
+		ids := make([]string, len(g.IDs))
 		for i, id := range g.IDs {
-			if i > 0 {
-				ids += " "
-			}
-			ids += short(id, 40)
+			ids[i] = short(id, 40)
 		}
-		t.add(g.Count, ago(a.now(), g.Oldest), ago(a.now(), g.Newest), dash(short(g.Error, 80)), ids)
+		t.add(g.Count, ago(a.now(), g.Oldest), ago(a.now(), g.Newest), dash(short(g.Error, 80)),
+			strings.Join(ids, " "))
 	}
 	return t.write(a.out, "no dead letters")
 }

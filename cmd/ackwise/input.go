@@ -75,8 +75,7 @@ func fieldText(object map[string]json.RawMessage, name string) (string, error) {
 		for n := range object {
 			names = append(names, n)
 		}
-		var missing *ackwise.NotFoundError
-		if errors.As(find("field", name, names), &missing) {
+		if missing, ok := errors.AsType[*ackwise.NotFoundError](find("field", name, names)); ok {
 			return "", missing
 		}
 	}

@@ -61,7 +61,7 @@ func (k keyJSON) MarshalJSON() ([]byte, error) {
 	return json.Marshal(struct {
 		Key64 []byte `json:"key64"`
 		fields
-	}{[]byte(k.ParkedKey.Key), f})
+	}{[]byte(k.Key), f})
 }
 
 func (c *keysListCmd) write(a *app, keys []queue.ParkedKey) error {

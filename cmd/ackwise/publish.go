@@ -75,7 +75,7 @@ func (c *publishCmd) Run(a *app) (err error) {
 		if err != nil {
 			return fmt.Errorf("open input: %w", err)
 		}
-		defer f.Close()
+		defer func() { _ = f.Close() }() // it was only read
 		in = f
 	}
 	d, err := a.open(a.ctx, c.Dir, c.Create)

@@ -18,7 +18,7 @@ type deadChoice struct {
 }
 
 func (c *deadChoice) check() error {
-	some := len(c.IDs) > 0 || !c.deadFilter.empty()
+	some := len(c.IDs) > 0 || !c.empty()
 	switch {
 	case !some && !c.All:
 		return errors.New("name IDs, give a filter (--key, --error, --cause, --before), or --all")

@@ -223,7 +223,7 @@ func TestConsumersEndWithTheirParent(t *testing.T) {
 	if err := parent.Start(); err != nil {
 		t.Fatal(err)
 	}
-	within(t, func() bool { return len(processes(t, dir)) == consumers })
+	within(t, func() bool { return len(processes(t, dir)) > 0 })
 	stopped := processes(t, dir)[0]
 	if err := syscall.Kill(stopped, syscall.SIGSTOP); err != nil {
 		t.Fatal(err)

@@ -4,8 +4,8 @@
 //	           repeats      (this             killed, leaving,          effects   beside the
 //	           publishes    process)          losing acks                         engine's books
 //
-// It promises that faults are made outside the engine and counted where they are made, and that what
-// a handler did is judged only by what its own process wrote, one write a line, before it was
+// It promises that faults are made outside the engine and counted where they are made, and that
+// what a handler did is judged only by what its own process wrote, one write a line, before it was
 // killed; for exactly-once the sum is read from the engine's tables. The engine's counters stand
 // beside these figures and never replace them. The same seed makes the same plan of faults; which
 // message a fault hits depends on the machine. Consumers end with the process that runs the demo,

@@ -15,7 +15,7 @@ import (
 )
 
 const (
-	consumers   = 2 // processes of a run
+	consumers   = 2 // processes of a run, see run.consumers
 	concurrency = 16
 	maxInFlight = 64
 	batchSize   = 250 // messages of one publish
@@ -36,11 +36,14 @@ type run struct {
 	files     string // the folder of what the consumers write
 	stall     time.Duration
 	tell      func(begun, kills int)
+	gate      chan int // how many flights may be published so far; at most one waits here
 
 	waiting sync.WaitGroup // what follows the workers
 	crew    []*worker      // at work
 	gone    []*worker      // ended
 	done    int            // faults of the plan
+	misses  int            // in a row: nothing was left to do when a fault was due
+	idle    bool           // by the books, since the producer was last let on
 	did     Faults         // the faults that were made
 	books   queue.Books
 	told    queue.TopicInfo
@@ -56,13 +59,15 @@ func (r *run) do(ctx context.Context) (err error) {
 	if err := r.prepare(ctx); err != nil {
 		return err
 	}
+	r.gate = make(chan int, 1)
+	r.open()
 	published := make(chan error, 1)
 	var producing sync.WaitGroup
 	producing.Go(func() { published <- r.produce(ctx) }) // ends with the flights, or ctx
 	defer producing.Wait()
 	defer cancel()
 	defer r.close()
-	for range consumers {
+	for range r.consumers() {
 		if err := r.hire(); err != nil {
 			return err
 		}
@@ -88,6 +93,16 @@ func (r *run) prepare(ctx context.Context) error {
 		return fmt.Errorf("create subscription: %w", err)
 	}
 	return nil
+}
+
+// consumers is how many processes consume at a time. At-most-once has one: its ack comes before the
+// handler and lets the key go on, so that another consumer could begin the next flight of an
+// aircraft before this one has begun the last. Within one consumer the order holds.
+func (r *run) consumers() int {
+	if r.guarantee == deliver.AtMostOnce {
+		return 1
+	}
+	return consumers
 }
 
 // hire starts one more consumer.
@@ -121,11 +136,33 @@ func (r *run) close() {
 	r.waiting.Wait()
 }
 
+// open lets the producer go on, but not far beyond the next fault: so there is work left to be
+// interrupted, however slow the faults are and however fast the consumers.
+func (r *run) open() {
+	upTo := len(r.flights)
+	if r.done < len(r.plan.faults) {
+		upTo = r.plan.faults[r.done].after + (r.misses+1)*max(2*batchSize, upTo/20)
+	}
+	select {
+	case <-r.gate: // the producer has not taken it yet
+	default:
+	}
+	r.gate <- upTo
+	r.idle = false
+}
+
 // produce publishes the flights in batches. Where the plan says so the producer does not hear the
 // answer, and after its time-out publishes the batch again with the same IDs.
 func (r *run) produce(ctx context.Context) error {
-	number := 0
+	number, upTo := 0, 0
 	for batch := range slices.Chunk(r.flights, batchSize) {
+		for number*batchSize >= upTo {
+			select {
+			case upTo = <-r.gate:
+			case <-ctx.Done():
+				return context.Cause(ctx)
+			}
+		}
 		msgs := make([]ackwise.Message, len(batch))
 		for i := range batch {
 			msgs[i] = batch[i].message(r.topic())
@@ -215,10 +252,20 @@ func (r *run) look() (begun int, err error) {
 	return begun, nil
 }
 
-// fault makes one fault of the plan, and hires a consumer in place of the one that is gone. A kill
-// that finds nothing at work is tried again at the next look.
+// fault makes one fault of the plan on a consumer that is at work, and hires another in its place.
+// Where nobody is, it is tried again at the next look, with more to do where nothing is left.
 func (r *run) fault(f fault) error {
 	i := f.victim % len(r.crew)
+	if r.crew[i].atWork() == 0 {
+		i = slices.IndexFunc(r.crew, func(w *worker) bool { return w.atWork() > 0 })
+	}
+	if i < 0 {
+		if r.idle {
+			r.misses++
+			r.open()
+		}
+		return nil
+	}
 	w := r.crew[i]
 	if f.kind == leaving {
 		if err := w.dismiss(orderLeave); err != nil {
@@ -241,6 +288,8 @@ func (r *run) fault(f fault) error {
 	}
 	_ = w.in.Close() // it has ended
 	r.done++
+	r.misses = 0
+	r.open()
 	r.crew = slices.Delete(r.crew, i, i+1)
 	r.gone = append(r.gone, w)
 	return r.hire()
@@ -253,6 +302,7 @@ func (r *run) ask(ctx context.Context) error {
 		return fmt.Errorf("read the books: %w", err)
 	}
 	r.books = infos[0].Books
+	r.idle = r.books.Waiting() == 0
 	if r.books.Dead == 0 {
 		return nil
 	}

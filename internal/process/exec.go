@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -151,13 +152,13 @@ func (h *ExecHandler) start(d *ackwise.Delivery) (*child, *execStreams, error) {
 	if err != nil {
 		return nil, nil, fmt.Errorf("start handler process: %w", err)
 	}
-	defer inR.Close()
+	defer closeQuietly(inR)
 	errR, errW, err := os.Pipe()
 	if err != nil {
 		_ = inW.Close()
 		return nil, nil, fmt.Errorf("start handler process: %w", err)
 	}
-	defer errW.Close()
+	defer closeQuietly(errW)
 	env := append(cleanEnviron(os.Environ()), Environ(d, h.o.Pipeline)...)
 	c, err := h.family.start(h.command, env, stdio{in: inR, out: h.o.Stdout, err: errW})
 	if err != nil {
@@ -267,10 +268,5 @@ func cleanEnviron(env []string) []string {
 }
 
 func isEnvName(name string) bool {
-	for _, n := range envNames {
-		if n == name {
-			return true
-		}
-	}
-	return false
+	return slices.Contains(envNames, name)
 }

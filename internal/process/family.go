@@ -1,6 +1,7 @@
 package process
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -43,15 +44,19 @@ for g in $l; do kill -s KILL -- "-$g"; done`
 // childScript tells the guard, by file 3, and becomes the command.
 const childScript = `echo "+ $$" >&3; exec 3>&-; exec sh -c "$0"`
 
+// closeQuietly closes an end of a pipe that this process has no more use for.
+func closeQuietly(f *os.File) { _ = f.Close() }
+
 func newFamily() (*family, error) {
 	f := &family{requests: make(chan startRequest)}
-	f.guard = exec.Command("sh", "-c", guardScript)
+	// It ends when its standard input does, and so with this process: no context ends it.
+	f.guard = exec.CommandContext(context.Background(), "sh", "-c", guardScript)
 	f.guard.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // a terminal's Ctrl-C is not for it
 	in, out, err := os.Pipe()
 	if err != nil {
 		return nil, fmt.Errorf("start the guard of handler processes: %w", err)
 	}
-	defer in.Close()
+	defer closeQuietly(in)
 	f.guard.Stdin = in
 	if err := f.guard.Start(); err != nil {
 		_ = out.Close()
@@ -93,7 +98,7 @@ type child struct {
 type stdio struct{ in, out, err *os.File }
 
 func (f *family) start(command string, env []string, s stdio) (*child, error) {
-	cmd := exec.Command("sh", "-c", childScript, command)
+	cmd := exec.CommandContext(context.Background(), "sh", "-c", childScript, command)
 	cmd.ExtraFiles = []*os.File{f.guardIn}
 	cmd.Env, cmd.Stdin, cmd.Stdout, cmd.Stderr = env, s.in, s.out, s.err
 	cmd.SysProcAttr = childAttr()

@@ -49,7 +49,7 @@ func helper(mode string) error {
 	}
 	in := bufio.NewScanner(os.Stdin)
 	in.Buffer(nil, 8<<20)
-	var log io.Writer = io.Discard
+	var log = io.Discard
 	if path := os.Getenv("PROCESS_TEST_LOG"); path != "" {
 		f, err := os.OpenFile(path, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 		if err != nil {

@@ -165,7 +165,7 @@ func (p *pipeProcess) kill(why error) {
 
 // write writes the queued lines and then closes stdin.
 func (p *pipeProcess) write() {
-	defer p.stdin.Close()
+	defer func() { _ = p.stdin.Close() }() // the process has ended, or will when it sees this
 	for {
 		p.mu.Lock()
 		lines, over := p.lines, p.noMore || p.ended

@@ -408,8 +408,7 @@ func (s *Sessions) Handler(h ackwise.Handler) ackwise.Handler {
 		}
 		s.setState(d.Token, running, false)
 		err := h.Handle(ctx, d)
-		var lost *LostError
-		if errors.As(err, &lost) {
+		if _, ok := errors.AsType[*LostError](err); ok {
 			s.lose(d.Token)
 		} else {
 			s.setState(d.Token, finished, errors.Is(err, errReleased))

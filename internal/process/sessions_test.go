@@ -247,7 +247,7 @@ func TestSourceEnds(t *testing.T) {
 		if ds := receive(t, s, 9); len(ds) != 2 {
 			t.Errorf("%d deliveries, want Max = 2", len(ds))
 		}
-		if _, err := s.Receive(t.Context(), 9); err != io.EOF {
+		if _, err := s.Receive(t.Context(), 9); !errors.Is(err, io.EOF) {
 			t.Errorf("after Max: %v, want io.EOF", err)
 		}
 		s = sessionsOn(t, &fakeSource{}, SessionsOptions{})
@@ -258,10 +258,10 @@ func TestSourceEnds(t *testing.T) {
 		}()
 		synctest.Wait()
 		s.End()
-		if err := <-end; err != io.EOF {
+		if err := <-end; !errors.Is(err, io.EOF) {
 			t.Errorf("a Receive at End: %v, want io.EOF", err)
 		}
-		if _, err := s.Receive(t.Context(), 1); err != io.EOF {
+		if _, err := s.Receive(t.Context(), 1); !errors.Is(err, io.EOF) {
 			t.Errorf("after End: %v, want io.EOF", err)
 		}
 		if err := s.Close(); err != nil {

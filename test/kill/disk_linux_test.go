@@ -51,12 +51,13 @@ func fill(t *testing.T, dir string, bytes int) string {
 // TestFullDisk lets the disk run full under a publisher. It says so and waits; what it printed is
 // consumed meanwhile; one that may not wait ends with 1; and when space returns, all goes on.
 func TestFullDisk(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
-	small := mount(t, "96m")
+	small := mount(t, "64m")
 	w.dir = filepath.Join(small, "store")
-	filler := fill(t, small, 40<<20)
+	filler := fill(t, small, 28<<20)
 	p := &pair{world: w, batch: 16, conc: 8}
-	p.lines = w.add(800, 10)
+	p.lines = w.add(500, 10)
 	p.bodyBytes = 64 << 10
 	p.startPublisher(t)
 	until(t, "publish waits for room", func() bool {
@@ -66,9 +67,9 @@ func TestFullDisk(t *testing.T) {
 	if n == 0 || n == len(p.lines) {
 		t.Fatalf("%d of %d published: the disk was not full under way", n, len(p.lines))
 	}
-	in := bodied(p.lines[len(p.lines)-1], p.bodyBytes)
-	if _, said := run(t, in, 1, w.publishArgs("--full-wait", "1ms")...); !strings.Contains(said,
-		"full") {
+	large := strings.Repeat(bodied(input{ID: "large"}, 1_000_000), 4)
+	if _, said := run(t, large, 1, "publish", "--dir", w.dir, "--create", "--full-wait", "1ms",
+		"other"); !strings.Contains(said, "full") {
 		t.Errorf("publish to a full disk said:\n%s", said)
 	}
 	p.startConsumer(t)
@@ -89,6 +90,7 @@ func TestFullDisk(t *testing.T) {
 // works. It says so; nothing that was printed is lost or comes back; and when space returns, all
 // goes on.
 func TestNoByteLeft(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	small := mount(t, "96m")
 	w.dir = filepath.Join(small, "store")
@@ -110,7 +112,7 @@ func TestNoByteLeft(t *testing.T) {
 	until(t, "some are done", func() bool { return p.undone() < 3500 })
 	filler = fill(t, small, 1<<40)
 	over := func() bool { return p.undone() == 1000 || !p.consumer.alive() }
-	if soon(t, 2*time.Second, func() bool { return p.undone() == 1000 }) {
+	if soon(t, 300*time.Millisecond, func() bool { return p.undone() == 1000 }) {
 		t.Fatal("the consumer was done before the disk was full")
 	}
 	if err := os.Remove(filler); err != nil {
@@ -130,6 +132,7 @@ func TestNoByteLeft(t *testing.T) {
 // TestReadOnly uses a directory on a file system that becomes read-only. Every command says so, and
 // all goes on when it is writable again.
 func TestReadOnly(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	small := mount(t, "96m")
 	w.dir = filepath.Join(small, "store")

@@ -8,6 +8,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"slices"
 	"sync"
 )
 
@@ -29,7 +30,7 @@ func (j *journal) read() ([]handling, error) {
 	if j.err == nil {
 		j.err = j.more()
 	}
-	return j.all[:len(j.all):len(j.all)], j.err
+	return slices.Clip(j.all), j.err
 }
 
 func (j *journal) more() error {

@@ -56,7 +56,14 @@ func newWorld(t *testing.T) *world {
 	base := t.TempDir()
 	file := filepath.Join(base, "handled")
 	return &world{dir: filepath.Join(base, "store"), file: file,
-		journal: &journal{path: file, done: map[string]int{}}, pub: newRecord(), ack: newRecord(), byID: map[string]input{}, nextOf: map[string]int{}}
+		journal: &journal{path: file, done: map[string]int{}}, pub: newRecord(),
+		ack: newRecord(), byID: map[string]input{}, nextOf: map[string]int{}}
+}
+
+// handlerEnv makes this test binary the handler process of the directory. Built with the race
+// detector, it would otherwise take a second to end.
+func (w *world) handlerEnv() []string {
+	return []string{handlerVar + "=" + w.file, "GORACE=atexit_sleep_ms=0"}
 }
 
 // add appends n messages over some keys to the lists and returns them.

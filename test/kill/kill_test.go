@@ -56,8 +56,9 @@ func TestKills(t *testing.T) {
 			t.Fatalf("round %d of -seed %d failed: %s", i, *seed, p)
 		}
 	}
-	t.Logf("%d rounds in %s, kills: publisher %d, consumer %d, owner %d, both %d (missed %d); %d of "+
-		"them hit the owner, %d with handled messages in flight; %d messages done again, %d audits under way", n,
+	t.Logf("%d rounds in %s, kills: publisher %d, consumer %d, owner %d, both %d (missed %d); "+
+		"%d of them hit the owner, %d with handled messages in flight; %d messages done again, "+
+		"%d audits under way", n,
 		time.Since(begin).Round(time.Second), sum.kills[killPublisher], sum.kills[killConsumer],
 		sum.kills[killOwner], sum.kills[killBoth], sum.missed, sum.owners, sum.busy, sum.again, sum.looks)
 	t.Logf("from the owner's kill to a new owner: %s", sum.handOver)

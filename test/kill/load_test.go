@@ -116,7 +116,7 @@ func (p *pair) startConsumer(t *testing.T, more ...string) {
 		args = append(args, "--sync-acks")
 	}
 	args = append(append(args, more...), pipeline)
-	p.consumer = start(t, p.ack, []string{handlerVar + "=" + p.file}, args...)
+	p.consumer = start(t, p.ack, p.handlerEnv(), args...)
 	p.note("consumer %d started", p.consumer.cmd.Process.Pid)
 }
 

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -21,6 +22,7 @@ type letter struct {
 // TestPoison has one message among 1,000 good ones take down whatever handles it. It ends in the
 // dead letters after its crash budget; no good one does.
 func TestPoison(t *testing.T) {
+	t.Parallel()
 	const crashes = 3
 	for _, c := range []struct{ name, flag, command, concurrency string }{
 		{"exec", "--exec", `[ "$ACKWISE_ID" != poison ] || kill -9 $$; ` +
@@ -40,7 +42,7 @@ func TestPoison(t *testing.T) {
 			}
 			run(t, in.String(), 0, "publish", "--dir", w.dir, "--create", "--id-field", "id",
 				"--key-field", "key", topic)
-			p := start(t, w.ack, []string{handlerVar + "=" + w.file, "FILE=" + w.file}, "consume",
+			p := start(t, w.ack, append(w.handlerEnv(), "FILE="+w.file), "consume",
 				"--dir", w.dir, "--create", "--ordered", "--print-acks", "--until-empty",
 				"--max-crashes", fmt.Sprint(crashes), "--backoff", "5ms", c.flag, c.command,
 				"--concurrency", c.concurrency, pipeline)
@@ -91,6 +93,11 @@ func TestHandlersDieWithTheirParent(t *testing.T) {
 		b, _ := os.ReadFile(w.file)
 		_, err := fmt.Sscan(string(b), &pid)
 		return err == nil && stateOf(pid) != ""
+	})
+	t.Cleanup(func() {
+		if t.Failed() {
+			_ = syscall.Kill(pid, syscall.SIGKILL)
+		}
 	})
 	if !p.kill(t) {
 		t.Fatal("the consumer was not killed")

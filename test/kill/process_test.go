@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -47,7 +48,7 @@ func (r *record) wake(add ...printed) {
 func (r *record) read() ([]printed, <-chan struct{}) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.lines[:len(r.lines):len(r.lines)], r.changed
+	return slices.Clip(r.lines), r.changed
 }
 
 func (r *record) count() int {
@@ -111,7 +112,7 @@ func (p *process) launch(t *testing.T) {
 	t.Cleanup(func() {
 		p.signal(syscall.SIGCONT)
 		p.signal(syscall.SIGKILL)
-		<-p.done
+		p.abandon()
 	})
 }
 
@@ -140,8 +141,8 @@ func (p *process) signal(s syscall.Signal) { _ = p.cmd.Process.Signal(s) }
 // prints reports whether it has printed a whole line.
 func (p *process) prints() bool {
 	lines, _ := p.out.read()
-	for i := len(lines) - 1; i >= 0; i-- {
-		if lines[i].by == p {
+	for _, line := range slices.Backward(lines) {
+		if line.by == p {
 			return true
 		}
 	}
@@ -188,9 +189,17 @@ func (p *process) wait(t *testing.T) {
 	case <-p.done:
 	case <-ctx.Done():
 		p.signal(syscall.SIGQUIT) // its stacks tell where it hangs
-		<-p.done
+		p.abandon()
 		t.Fatalf("%s does not end; it said:\n%s", p.name, p.said())
 	}
+}
+
+// abandon gives up its output, which another process may hold open after its end.
+func (p *process) abandon() {
+	if p.stdout != nil {
+		p.stdout.Close()
+	}
+	<-p.done
 }
 
 // wantExit waits for its end, which must be this exit code.

@@ -42,7 +42,7 @@ func (w *world) publish(t *testing.T, all []input) {
 // drain consumes what is there.
 func (w *world) drain(t *testing.T) {
 	t.Helper()
-	p := start(t, w.ack, []string{handlerVar + "=" + w.file}, "consume", "--dir", w.dir, "--create",
+	p := start(t, w.ack, w.handlerEnv(), "consume", "--dir", w.dir, "--create",
 		"--ordered", "--until-empty", "--print-acks", "--backoff", "5ms", "--pipe", self(t),
 		pipeline)
 	p.wantExit(t, 0)
@@ -74,6 +74,7 @@ func (p *process) wantSaid(t *testing.T, words ...string) {
 // TestReaderGone lets whoever reads the output go after a line, as "| head -1" does. The command
 // says so and ends with 1; what was published or handled stays, all else is still there.
 func TestReaderGone(t *testing.T) {
+	t.Parallel()
 	t.Run("publish", func(t *testing.T) {
 		w := newWorld(t)
 		all := w.add(5000, 10)
@@ -92,7 +93,7 @@ func TestReaderGone(t *testing.T) {
 	t.Run("consume with a handler", func(t *testing.T) {
 		w := newWorld(t)
 		w.publish(t, w.add(1000, 10))
-		p := prepare(t, []string{handlerVar + "=" + w.file}, "consume", "--dir", w.dir, "--create",
+		p := prepare(t, w.handlerEnv(), "consume", "--dir", w.dir, "--create",
 			"--ordered", "--print-acks", "--pipe", self(t), pipeline)
 		first := cutOff(t, p)
 		p.wantExit(t, 1)
@@ -139,13 +140,14 @@ func deliveredID(t *testing.T, line string) string {
 	return d.ID
 }
 
-// TestOutputFull runs consume with a standard output that takes nothing, and with none at all. Where
-// acks cannot be printed it says so and ends with 1; where nobody asked for output it goes on.
+// TestOutputFull runs consume with a standard output that takes nothing: it says so and ends with
+// 1. With none at all it goes on: the system then puts /dev/null in its place.
 func TestOutputFull(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	w.publish(t, w.add(1000, 10))
 	consume := func(redirect string, code int) *process {
-		p := prepare(t, []string{handlerVar + "=" + w.file}, "consume")
+		p := prepare(t, w.handlerEnv(), "consume")
 		p.cmd.Path, p.cmd.Args = "/bin/sh", []string{"sh", "-c", `exec "$0" "$@" ` + redirect,
 			binary, "consume", "--dir", w.dir, "--create", "--ordered", "--until-empty",
 			"--backoff", "5ms", "--print-acks", "--pipe", self(t), pipeline}

@@ -154,7 +154,8 @@ func (q *Sub) encodeEntry(b []byte, e *entry) []byte {
 }
 
 func (d *decoder) entry() entry {
-	e := entry{seq: d.uint(), pos: d.uint(), hash: d.uint(), lane: d.uint(), gen: d.uint(), run: d.uint(),
+	e := entry{seq: d.uint(), pos: d.uint(), hash: d.uint(), lane: d.uint(), gen: d.uint(),
+		run: d.uint(),
 		due: d.int(), since: d.int(), size: d.u32(), sec: d.u32(), handouts: d.u32(),
 		failures: d.u32(), crashes: d.u32(), redrives: d.u32(), epoch: d.u32(), session: d.u32(),
 		heap: -1, prev: -1, next: -1}
@@ -185,7 +186,8 @@ func (q *Sub) encodePast(b []byte) []byte {
 func Decode(b []byte) (*State, error) {
 	d := decoder{b: b}
 	s := New()
-	s.Now, s.OpenNo, s.Owner, s.lastID, s.gen = d.int(), d.u32(), d.string(), d.u32(), d.uint()
+	s.Now, s.OpenNo, s.Owner = d.int(), d.u32(), d.string()
+	s.lastID, s.gen = d.u32(), d.uint()
 	s.order, s.tableVersion = d.uint(), d.uint()
 	for range d.count() {
 		s.decodeTopic(&d)

@@ -64,8 +64,8 @@ type DeleteTopic struct {
 	Reason string
 }
 
-// CreateSub makes a subscription that begins at the sequence Start of the topic's line; with Rest it
-// gets what else is kept before that.
+// CreateSub makes a subscription that begins at the sequence Start of the topic's line; with Rest
+// it gets what else is kept before that.
 type CreateSub struct {
 	Now    int64
 	ID     uint32

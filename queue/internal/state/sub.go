@@ -177,8 +177,8 @@ func (s *State) pullTo(q *Sub, to uint64) {
 func (s *State) insert(q *Sub, seq uint64, ix indexEntry) int32 {
 	slot := q.newSlot()
 	e := q.entry(slot)
-	*e = entry{seq: seq, pos: ix.pos, hash: ix.lane, lane: ix.lane, size: ix.size, sec: ix.sec, heap: -1,
-		prev: -1, next: -1, cause: ackwise.CauseFirst}
+	*e = entry{seq: seq, pos: ix.pos, hash: ix.lane, lane: ix.lane, size: ix.size, sec: ix.sec,
+		heap: -1, prev: -1, next: -1, cause: ackwise.CauseFirst}
 	if !q.Config.Ordered {
 		e.lane = 0
 	}
@@ -324,7 +324,8 @@ func (q *Sub) park(l *lane, dead int32, now int64) {
 }
 
 // pullRest makes entries of the messages before the topic's line that other subscriptions have
-// pulled and not finished: they are kept, and so a subscription that begins at the oldest gets them.
+// pulled and not finished: they are kept, and so a subscription that begins at the oldest gets
+// them.
 func (s *State) pullRest(q *Sub) {
 	rest := make(map[uint64]indexEntry)
 	for _, other := range q.Topic.Subs {
