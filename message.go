@@ -71,9 +71,16 @@ const (
 	MaxErrorBytes  = 1024      // an error text or a reason that is kept; longer ones are cut
 )
 
+// Years whose nanoseconds since 1970 fit 64 bits.
+const (
+	minYear = 1678
+	maxYear = 2261
+)
+
 // Validate reports what is wrong with the parts of m that every system restricts: the topic's name,
 // the ID (valid UTF-8 without control characters; empty is allowed, a sink then assigns one), the
-// key's length and the headers. The error is an *InvalidError.
+// key's length, the time (zero, or a year from 1678 to 2261) and the headers. The error is an
+// *InvalidError.
 func (m *Message) Validate() error {
 	if err := ValidateName("topic", m.Topic); err != nil {
 		return err
@@ -82,6 +89,10 @@ func (m *Message) Validate() error {
 		if err := ValidateID(m.ID); err != nil {
 			return err
 		}
+	}
+	if year := m.Time.Year(); !m.Time.IsZero() && (year < minYear || year > maxYear) {
+		return &InvalidError{Field: "time", Reason: fmt.Sprintf(
+			"the year %d is not between %d and %d", year, minYear, maxYear)}
 	}
 	if len(m.Key) > MaxKeyBytes {
 		return &InvalidError{Field: "key", Reason: fmt.Sprintf(

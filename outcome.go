@@ -88,6 +88,8 @@ func OutcomeOf(err error) Verdict {
 		drop   *dropError
 	)
 	switch {
+	case errors.As(err, &drop) && drop.reason == "":
+		return Verdict{Outcome: OutcomeDrop, Reason: "no reason given"}
 	case errors.As(err, &drop):
 		return Verdict{Outcome: OutcomeDrop, Reason: CutError(drop.reason)}
 	case errors.As(err, &reject):

@@ -38,6 +38,8 @@ func TestOutcomeOf(t *testing.T) {
 		{"wrapped retry", fmt.Errorf("charge: %w", ackwise.RetryAfter(boom, time.Second)), retry},
 		{"wrapped snooze", fmt.Errorf("charge: %w", ackwise.Snooze(time.Minute)), snooze},
 		{"wrapped reject", fmt.Errorf("charge: %w", ackwise.Reject(boom)), dead},
+		{"drop without a reason", ackwise.Drop(""), ackwise.Verdict{Outcome: ackwise.OutcomeDrop,
+			Reason: "no reason given"}},
 		{"wrapped drop", fmt.Errorf("charge: %w", ackwise.Drop("stale")), drop},
 		{"joined", errors.Join(boom, ackwise.Snooze(time.Minute)), snooze},
 		{"drop beats reject", errors.Join(ackwise.Reject(boom), ackwise.Drop("stale")), drop},

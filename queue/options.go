@@ -43,8 +43,9 @@ type Options struct {
 	MaxTableBytes int
 	// Logger gets what an operator should see. Default: nothing is logged.
 	Logger *slog.Logger
-	// Observe is told of what happens, see ackwise.Event. Its kinds are "published", "handed-out",
-	// "settled", "lease-ended", "redriven", "fatal". Default: nil.
+	// Observe is told of what happens, see ackwise.Event; it must not call the store. Its kinds
+	// are "published", "handed-out", "settled", "redriven" (dead letters were, or were dropped),
+	// "fatal". Default: nil.
 	Observe func(ackwise.Event)
 	// Process says which process this is, so that a later owner can tell whether a session's
 	// process still lives. Default: read from the operating system.

@@ -32,6 +32,8 @@ type Store struct {
 	checkpoint chan struct{} // capacity 1: the log has grown, take a checkpoint
 	verifying  sync.Mutex    // held while Verify reads what a checkpoint would free; before mu
 
+	observing sync.Mutex // one call of Options.Observe at a time; taken without any other
+
 	mu       sync.Mutex // guards all below; never held across I/O or a wait
 	st       *state.State
 	waiters  map[*state.Sub][]*waiter
@@ -319,10 +321,13 @@ func (s *Store) tickLoop() {
 }
 
 func (s *Store) observe(e ackwise.Event) {
-	if s.opt.Observe != nil {
-		e.Time = time.Now()
-		s.opt.Observe(e)
+	if s.opt.Observe == nil {
+		return
 	}
+	s.observing.Lock()
+	defer s.observing.Unlock()
+	e.Time = time.Now()
+	s.opt.Observe(e)
 }
 
 // wait waits until a group is released: written, or synced where durable.

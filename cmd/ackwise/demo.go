@@ -117,18 +117,18 @@ func faultTable(r *demo.Report) *table {
 	t.add("consumers killed at work", thousands(in.Kills), thousands(of.Kills),
 		"consumer-lost: all that it held comes again")
 	t.add("acks sent too late", thousands(in.AcksLost), thousands(of.AcksLost), fmt.Sprintf(
-		"ack-lost, %s; of %d withheld, the rest died with their consumers",
-		equal(in.AcksLost, of.AcksLost), r.Withheld))
+		"ack-lost, %s (%d withheld, the rest unsent)",
+		sameAs(in.AcksLost, of.AcksLost), r.Withheld))
 	t.add("messages published again", thousands(in.ProducedAgain), thousands(of.ProducedAgain),
-		"produced-again, "+equal(in.ProducedAgain, of.ProducedAgain)+"; all were suppressed")
+		"produced-again, "+sameAs(in.ProducedAgain, of.ProducedAgain)+"; all were suppressed")
 	t.add("dead letters requeued", thousands(in.Requeued), thousands(of.Requeued),
-		"redriven, "+equal(in.Requeued, of.Requeued))
+		"redriven, "+sameAs(in.Requeued, of.Requeued))
 	t.add("consumers left, partitions moved", thousands(in.Rebalanced), thousands(of.Rebalanced),
 		"rebalanced: all that was in flight comes again")
 	return t
 }
 
-func equal(injected, counted int64) string {
+func sameAs(injected, counted int64) string {
 	if injected == counted {
 		return "equal"
 	}

@@ -67,7 +67,7 @@ func TestDemoTable(t *testing.T) {
 	}
 	for i, line := range strings.Split(text, "\n") {
 		if utf8.RuneCountInString(line) > 104 {
-			t.Errorf("line %d has %d columns", i+1, len(line))
+			t.Errorf("line %d has %d columns: %s", i+1, utf8.RuneCountInString(line), line)
 		}
 	}
 }
