@@ -16,7 +16,9 @@ type Guarantee uint8
 const (
 	// AtLeastOnce settles after the handler succeeded: nothing is lost, some are handled again.
 	AtLeastOnce Guarantee = iota
-	// AtMostOnce settles before handling: nothing is handled twice, what fails is lost.
+	// AtMostOnce settles before handling: nothing is handled twice, what fails is lost. The ack
+	// lets other consumers have the key's next message before this handler begins: the order of a
+	// key holds within one consumer only.
 	AtMostOnce
 	// ExactlyOnce lets the handler's own transaction settle. The handler must be
 	// ackwise.Transactional and bind to the source, else Run refuses.

@@ -22,7 +22,10 @@ func (l *loop) startReady(now time.Time) {
 		case isClosed(e.d.Revoked()):
 			l.revoke(e, now)
 		default:
-			l.start(l.pick(e), now)
+			// Nothing is picked where the source has just marked e: the next look sees it.
+			if picked := l.pick(e); len(picked) > 0 {
+				l.start(picked, now)
+			}
 		}
 	}
 }

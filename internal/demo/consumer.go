@@ -120,7 +120,7 @@ func (a *assignment) consume(ctx context.Context, t *trace, orders <-chan string
 	case err = <-done:
 	case order := <-orders:
 		if order == orderLeave {
-			err = w.leave(ctx, a.Name, r)
+			err = w.leave(ctx, a.Name, src)
 		}
 		stop()
 		if runErr := <-done; !errors.Is(runErr, ackwise.ErrClosed) {
@@ -234,7 +234,8 @@ func (w *work) incrementOnce(applied *seen, d *ackwise.Delivery) error {
 }
 
 // leave closes the session while handlers are at work: what they hold is handed out again.
-func (w *work) leave(ctx context.Context, name string, r *client.Receiver) error {
+func (w *work) leave(ctx context.Context, name string, src *source) error {
+	src.end(src.drop)
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
 	tick := time.NewTicker(time.Millisecond)
@@ -246,7 +247,7 @@ func (w *work) leave(ctx context.Context, name string, r *client.Receiver) error
 		}
 	}
 	busy := strconv.FormatInt(w.busy.Load(), 10)
-	return errors.Join(w.trace.write(markLeave, name, busy), r.Close())
+	return errors.Join(w.trace.write(markLeave, name, busy), src.Close())
 }
 
 // transactional is work whose effect is a transaction that acks the delivery.

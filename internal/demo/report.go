@@ -25,8 +25,9 @@ type Report struct {
 	// Shared is the leg of the two members that share a log.
 	Shared RunReport `json:"-"`
 	// Withheld counts the acks that were not sent in time. Of them Injected.AcksLost were refused;
-	// the others' consumers ended first, or they were still taken. Unsure are those whose consumer
-	// was killed while one was on its way.
+	// the others' consumers ended first, or they were still taken. Unsure are acks that the engine
+	// may have counted beyond these: their consumer was killed, or closed, while one was on its way,
+	// or nobody had withheld them and the machine was too busy to send them in time.
 	Withheld, Unsure int64 `json:"-"`
 	// Broken says which promises were broken; empty = none.
 	Broken []string `json:"-"`

@@ -397,8 +397,11 @@ func (f *Faults) count(marks []mark) {
 			open[m.id] = true
 		case m.what == markLate:
 			delete(open, m.id)
-			if m.text == lateRefused {
+			switch m.text {
+			case lateRefused:
 				f.AcksLost++
+			case lateByItself, lateUnknown:
+				f.unsure++
 			}
 		case m.what == markMove && m.text != "0":
 			f.Rebalanced++

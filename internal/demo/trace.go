@@ -19,7 +19,7 @@ const (
 	markEnd      = "end"      // the handler returned; text = done or failed
 	markWithheld = "withheld" // the ack is not sent now
 	markSending  = "sending"  // it is sent now, too late
-	markLate     = "late"     // its answer; text = refused, taken or unknown
+	markLate     = "late"     // its answer; text as below
 	markLeave    = "leave"    // the consumer leaves; id = its name, text = handlers at work
 	markMove     = "move"     // a partition moves; id = its name, text = handlers at work on it
 	markHanded   = "handed"   // id = a cause, text = how many hand-outs had it
@@ -30,6 +30,8 @@ const (
 	lateRefused = "refused"
 	lateTaken   = "taken"
 	lateUnknown = "unknown"
+	// lateByItself: it was refused, and nobody had withheld it.
+	lateByItself = "by-itself"
 )
 
 // mark is one line of a trace.

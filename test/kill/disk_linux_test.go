@@ -63,7 +63,14 @@ func TestFullDisk(t *testing.T) {
 	until(t, "publish waits for room", func() bool {
 		return strings.Contains(p.publisher.said(), "waiting for room")
 	})
-	n := len(texts(w.pub))
+	n, looks := 0, 0 // it waits once nothing more is printed for a while
+	until(t, "nothing more is published", func() bool {
+		if now := len(texts(w.pub)); now != n {
+			n, looks = now, 0
+		}
+		looks++
+		return looks > 500
+	})
 	if n == 0 || n == len(p.lines) {
 		t.Fatalf("%d of %d published: the disk was not full under way", n, len(p.lines))
 	}
