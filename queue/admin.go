@@ -67,9 +67,8 @@ func (s *Store) CreateSubscription(ctx context.Context, topic, name string,
 		if err != nil {
 			return nil, err
 		}
-		first, _ := t.Line()
 		return &state.CreateSub{Now: s.clock.now(), ID: s.st.NextID(), Topic: t.ID, Name: name,
-			Start: start, Rest: o.Start == Start{} && start == first, Config: config}, nil
+			Start: start, Rest: o.Start == Start{}, Config: config}, nil
 	})
 }
 
@@ -94,7 +93,7 @@ func (s *Store) startOf(t *state.Topic, at Start) (uint64, error) {
 	case !at.Time.IsZero():
 		sec := at.Time.UnixMilli() / 1000
 		seq := t.StartAt(sec, 0)
-		if seq == first && first > 0 && !s.oldestBefore(t, sec) {
+		if seq == first && first > 0 {
 			return 0, &ackwise.InvalidError{Field: "start", Value: at.Time.Format(time.RFC3339),
 				Reason: "messages of that time are no longer kept; start at the beginning, " +
 					"or set RetainAge on the topic"}
@@ -102,13 +101,6 @@ func (s *Store) startOf(t *state.Topic, at Start) (uint64, error) {
 		return seq, nil
 	}
 	return first, nil
-}
-
-// oldestBefore reports whether the oldest kept message was accepted before an engine second, so
-// that nothing since then can be missing.
-func (s *Store) oldestBefore(t *state.Topic, sec int64) bool {
-	first, next := t.Line()
-	return first < next && t.StartAt(sec, 0) > first
 }
 
 // DeleteSubscription deletes a subscription; the reason is recorded.

@@ -139,11 +139,14 @@ func (s *Store) commit(c *Commit) ([]ackwise.Result, *wal.Group, error) {
 		}
 		records = append(records, put)
 	}
-	done := &state.Committed{ID: c.ID}
-	if err := s.st.Do(done); err != nil {
-		return nil, nil, s.stop(err)
+	if c.ID != "" {
+		done := &state.Committed{ID: c.ID}
+		if err := s.st.Do(done); err != nil {
+			return nil, nil, s.stop(err)
+		}
+		records = append(records, done)
 	}
-	return plan.results, s.appendCommit(append(records, done), plan), nil
+	return plan.results, s.appendCommit(records, plan), nil
 }
 
 // repeated reports whether a transaction was carried out before: its ID is known, or it settles
@@ -171,17 +174,17 @@ func (s *Store) alreadySettled(st *ackwise.Settlement) bool {
 // settleAll carries out the settlements of a transaction: all, or none.
 func (s *Store) settleAll(ss []ackwise.Settlement) ([]state.Record, error) {
 	seen := make(map[ackwise.LeaseToken]bool, len(ss))
+	subs := make([]*state.Sub, len(ss))
 	for i := range ss {
 		tok, err := decodeToken(ss[i].Token)
 		if err != nil || tok.store != s.storeNumber() || seen[ss[i].Token] {
 			return nil, ackwise.ErrBadToken
 		}
 		seen[ss[i].Token] = true
-		q := s.st.SubByID(tok.sub)
-		if q == nil {
+		if subs[i] = s.st.SubByID(tok.sub); subs[i] == nil {
 			return nil, ackwise.ErrBadToken
 		}
-		err = s.st.CanSettle(state.Settling{Sub: q, Seq: tok.seq, Gen: tok.gen,
+		err = s.st.CanSettle(state.Settling{Sub: subs[i], Seq: tok.seq, Gen: tok.gen,
 			Outcome: ss[i].Outcome})
 		if err != nil {
 			return nil, err
@@ -199,16 +202,9 @@ func (s *Store) settleAll(ss []ackwise.Settlement) ([]state.Record, error) {
 			return nil, result.Err
 		}
 		records = append(records, made...)
-		if q := s.st.SubByID(mustToken(ss[i].Token).sub); q != nil {
-			s.st.Touch(q)
-		}
+		s.st.Touch(subs[i])
 	}
 	return records, nil
-}
-
-func mustToken(t ackwise.LeaseToken) token {
-	tok, _ := decodeToken(t)
-	return tok
 }
 
 // publishPlan is what a transaction publishes: nil where dedup knows the message already.

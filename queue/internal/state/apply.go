@@ -132,11 +132,7 @@ func (r *producedAgainRecord) check(s *State) error { return fits(s.topics[r.Top
 func (r *producedAgainRecord) apply(s *State)       { s.topics[r.Topic].Again += int64(r.Count) }
 
 func (r *Committed) check(*State) error { return nil }
-func (r *Committed) apply(s *State) {
-	if r.ID != "" {
-		s.commits.add(r.ID)
-	}
-}
+func (r *Committed) apply(s *State)     { s.commits.add(r.ID) }
 
 // commitsLen is how many transactions are remembered by their IDs.
 const commitsLen = 1 << 16
