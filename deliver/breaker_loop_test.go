@@ -3,6 +3,7 @@ package deliver
 import (
 	"context"
 	"errors"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -22,13 +23,14 @@ func TestAnOutageBurnsNoBudgets(t *testing.T) {
 					src.add(id(i), "")
 				}
 				src.endWhen = messages
-				start, attempts := time.Now(), 0
+				start := time.Now()
+				var attempts atomic.Int64
 				var c calls
 				h := func(ctx context.Context, d *ackwise.Delivery) error {
 					c.begin(d)
 					defer c.finish(d)
 					if time.Since(start) < 10*time.Minute {
-						attempts++
+						attempts.Add(1)
 						return errors.New("connection refused")
 					}
 					return nil
@@ -47,8 +49,8 @@ func TestAnOutageBurnsNoBudgets(t *testing.T) {
 					}
 				}
 				// 100 until it opens (and what ran beside), then a probe each 30 s at the most.
-				if attempts < 100 || attempts > 150 || dead != 0 {
-					t.Errorf("%d attempts in the outage, %d dead; want 100 to 150 and 0", attempts, dead)
+				if n := attempts.Load(); n < 100 || n > 150 || dead != 0 {
+					t.Errorf("%d attempts in the outage, %d dead; want 100 to 150 and 0", n, dead)
 				}
 				released := 0
 				for _, outcomes := range src.outcomes {

@@ -49,6 +49,19 @@ func wantChanged(t *testing.T, err error, reason string) {
 	}
 }
 
+// overwrite writes over a file's start in one call: at no moment is the file empty.
+func overwrite(t *testing.T, path, text string) {
+	t.Helper()
+	f, err := os.OpenFile(path, os.O_WRONLY, 0)
+	if err == nil {
+		_, err = f.WriteAt([]byte(text), 0)
+		err = errors.Join(err, f.Close())
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
 // change is one way in which a file stops being the one that was read.
 type change struct {
 	name   string
@@ -65,7 +78,7 @@ func changes() []change {
 			}
 		}, "it has 0 bytes, and 6 were", nil},
 		{"overwritten in place by a longer one", func(t *testing.T, path string) {
-			write(t, path, "other\nlines\nand more\n")
+			overwrite(t, path, "other\nlines\nand more\n")
 		}, "its beginning is another", nil},
 		{"renamed, and another made", func(t *testing.T, path string) {
 			add(t, path, "late\n")

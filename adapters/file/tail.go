@@ -380,10 +380,15 @@ func (t *tail) look() error {
 	was := t.heads[t.generation]
 	t.mu.Unlock()
 	now, err := t.readHead(was.Bytes)
-	if err == nil && now.Sum != was.Sum {
-		err = t.turn("its beginning is another")
+	switch {
+	case err != nil:
+		return err
+	case now.Bytes < was.Bytes: // it was cut after the look at its size
+		return t.turn(fmt.Sprintf("it has %d bytes, and %d were read", now.Bytes, t.lines.read()))
+	case now.Sum != was.Sum:
+		return t.turn("its beginning is another")
 	}
-	return err
+	return nil
 }
 
 // seeHead remembers the fingerprint of what was read.
