@@ -22,6 +22,9 @@ const (
 	OpWrite
 	OpSync
 	OpSize
+	OpAllocate
+	OpTruncate
+	OpInode
 	OpClose
 	opCount
 )
@@ -29,9 +32,10 @@ const (
 // Changes reports whether such a call changes the disk or makes a change durable.
 func (o Op) Changes() bool {
 	switch o {
-	case OpCreate, OpRename, OpRemove, OpMkdir, OpSyncDir, OpWrite, OpSync:
+	case OpCreate, OpRename, OpRemove, OpMkdir, OpSyncDir, OpWrite, OpSync, OpAllocate,
+		OpTruncate:
 		return true
-	case OpAny, OpOpen, OpReadDir, OpFree, OpRead, OpSize, OpClose, opCount:
+	case OpAny, OpOpen, OpReadDir, OpFree, OpRead, OpSize, OpInode, OpClose, opCount:
 	}
 	return false
 }
@@ -135,11 +139,16 @@ func (f *Faults) Create(name string) (File, error) {
 }
 
 // Open implements Files.
-func (f *Faults) Open(name string) (File, error) {
+func (f *Faults) Open(name string) (File, error) { return f.open(name, f.fs.Open) }
+
+// Edit implements Files. It counts as an OpOpen.
+func (f *Faults) Edit(name string) (File, error) { return f.open(name, f.fs.Edit) }
+
+func (f *Faults) open(name string, open func(string) (File, error)) (File, error) {
 	if _, err := f.strike(OpOpen); err != nil {
 		return nil, pathError("open", name, err)
 	}
-	file, err := f.fs.Open(name)
+	file, err := open(name)
 	if err != nil {
 		return nil, err
 	}
@@ -194,6 +203,14 @@ func (f *Faults) FreeBytes(dir string) (int64, error) {
 	return f.fs.FreeBytes(dir)
 }
 
+// Inode implements Dirs.
+func (f *Faults) Inode(dir string) (uint64, error) {
+	if _, err := f.strike(OpInode); err != nil {
+		return 0, pathError("stat", dir, err)
+	}
+	return f.fs.Inode(dir)
+}
+
 type faultFile struct {
 	faults *Faults
 	file   File
@@ -235,6 +252,22 @@ func (f *faultFile) Size() (int64, error) {
 		return 0, pathError("stat", f.name, err)
 	}
 	return f.file.Size()
+}
+
+// Allocate implements File.
+func (f *faultFile) Allocate(size int64) error {
+	if _, err := f.faults.strike(OpAllocate); err != nil {
+		return pathError("allocate", f.name, err)
+	}
+	return f.file.Allocate(size)
+}
+
+// Truncate implements File.
+func (f *faultFile) Truncate(size int64) error {
+	if _, err := f.faults.strike(OpTruncate); err != nil {
+		return pathError("truncate", f.name, err)
+	}
+	return f.file.Truncate(size)
 }
 
 // Close implements io.Closer. The file is closed in any case.

@@ -18,6 +18,7 @@ type Mem struct {
 	dirs     map[string]*memDir
 	capacity int64 // bytes; < 0 = no end
 	used     int64
+	inode    uint64
 }
 
 // memDir is a directory: what it shows, and what a power cut leaves of it for sure.
@@ -42,7 +43,21 @@ type memNode struct {
 }
 
 // NewMem returns an empty file system.
-func NewMem() *Mem { return &Mem{dirs: map[string]*memDir{}, capacity: -1} }
+func NewMem() *Mem { return &Mem{dirs: map[string]*memDir{}, capacity: -1, inode: 1} }
+
+// Copied makes the file system one whose directories were copied: they have other inodes.
+func (m *Mem) Copied() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.inode++
+}
+
+// Inode implements Dirs.
+func (m *Mem) Inode(string) (uint64, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.inode, nil
+}
 
 // SetCapacity bounds the bytes of all files; a write beyond fails with ENOSPC after what fits.
 func (m *Mem) SetCapacity(bytes int64) {
@@ -76,6 +91,9 @@ func (m *Mem) Create(name string) (File, error) {
 	if d.names[base] != nil {
 		return nil, pathError("create", name, fs.ErrExist)
 	}
+	if m.capacity >= 0 && m.used >= m.capacity { // a name needs room too
+		return nil, pathError("create", name, syscall.ENOSPC)
+	}
 	n := &memNode{dirty: map[int64]struct{}{}}
 	d.apply(memOp{name: base, node: n})
 	return &memFile{mem: m, node: n, name: name, writable: true}, nil
@@ -97,7 +115,12 @@ func (op memOp) applyTo(names map[string]*memNode) {
 }
 
 // Open implements Files.
-func (m *Mem) Open(name string) (File, error) {
+func (m *Mem) Open(name string) (File, error) { return m.open(name, false) }
+
+// Edit implements Files.
+func (m *Mem) Edit(name string) (File, error) { return m.open(name, true) }
+
+func (m *Mem) open(name string, writable bool) (File, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	d, base, err := m.dirLocked("open", name)
@@ -108,7 +131,7 @@ func (m *Mem) Open(name string) (File, error) {
 	if n == nil {
 		return nil, pathError("open", name, fs.ErrNotExist)
 	}
-	return &memFile{mem: m, node: n, name: name}, nil
+	return &memFile{mem: m, node: n, name: name, writable: writable}, nil
 }
 
 // Rename implements Files.
@@ -233,7 +256,7 @@ func (m *Mem) clone(c *cut) *Mem {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	to := NewMem()
-	to.capacity = m.capacity
+	to.capacity, to.inode = m.capacity, m.inode
 	nodes := map[*memNode]*memNode{}
 	copyNames := func(names map[string]*memNode) map[string]*memNode {
 		out := make(map[string]*memNode, len(names))
@@ -283,8 +306,11 @@ func (n *memNode) clone(c *cut) *memNode {
 			dirty: maps.Clone(n.dirty)}
 	}
 	size := len(n.synced)
-	if grown := len(n.data) - size; grown > 0 {
+	switch grown := len(n.data) - size; {
+	case grown > 0:
 		size += c.length(grown)
+	case grown < 0:
+		size -= c.length(-grown)
 	}
 	data := make([]byte, size)
 	copy(data, n.synced)
@@ -400,7 +426,55 @@ func (f *memFile) Sync() error {
 	if grow := len(n.data) - len(n.synced); grow > 0 {
 		n.synced = append(n.synced, make([]byte, grow)...)
 	}
+	n.synced = n.synced[:len(n.data)]
 	clear(n.dirty)
+	return nil
+}
+
+// Allocate implements File.
+func (f *memFile) Allocate(size int64) error {
+	m := f.mem
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if err := f.checkLocked("allocate"); err != nil {
+		return err
+	}
+	grow := size - int64(len(f.node.data))
+	switch {
+	case !f.writable:
+		return pathError("allocate", f.name, syscall.EBADF)
+	case grow <= 0:
+		return nil
+	case m.capacity >= 0 && m.used+grow > m.capacity:
+		return pathError("allocate", f.name, syscall.ENOSPC)
+	}
+	f.node.data = append(f.node.data, make([]byte, grow)...)
+	m.used += grow
+	return nil
+}
+
+// Truncate implements File.
+func (f *memFile) Truncate(size int64) error {
+	m := f.mem
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if err := f.checkLocked("truncate"); err != nil {
+		return err
+	}
+	n := f.node
+	switch {
+	case !f.writable:
+		return pathError("truncate", f.name, syscall.EBADF)
+	case size < 0 || size > int64(len(n.data)):
+		return pathError("truncate", f.name, syscall.EINVAL)
+	}
+	m.used -= int64(len(n.data)) - size
+	n.data = n.data[:size:size]
+	for b := range n.dirty {
+		if b*BlockBytes >= size {
+			delete(n.dirty, b)
+		}
+	}
 	return nil
 }
 

@@ -1,6 +1,7 @@
 package vfs
 
 import (
+	"errors"
 	"fmt"
 	"os"
 )
@@ -22,6 +23,15 @@ func (OS) Create(name string) (File, error) {
 // Open implements Files.
 func (OS) Open(name string) (File, error) {
 	f, err := os.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	return osFile{f}, nil
+}
+
+// Edit implements Files.
+func (OS) Edit(name string) (File, error) {
+	f, err := os.OpenFile(name, os.O_RDWR, 0)
 	if err != nil {
 		return nil, err
 	}
@@ -69,6 +79,15 @@ func (OS) SyncDir(dir string) error {
 // FreeBytes implements Dirs.
 func (OS) FreeBytes(dir string) (int64, error) { return freeBytes(dir) }
 
+// Inode implements Dirs.
+func (OS) Inode(dir string) (uint64, error) {
+	info, err := os.Stat(dir)
+	if err != nil {
+		return 0, err
+	}
+	return inodeOf(info), nil
+}
+
 // Size implements File.
 func (f osFile) Size() (int64, error) {
 	info, err := f.Stat()
@@ -80,3 +99,21 @@ func (f osFile) Size() (int64, error) {
 
 // Sync implements File.
 func (f osFile) Sync() error { return syncData(f.File) }
+
+// Allocate implements File.
+func (f osFile) Allocate(size int64) error { return allocate(f.File, size) }
+
+// writeZeros makes a file longer by writing; where that fails, it is as long as before.
+func writeZeros(f *os.File, size int64) error {
+	info, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	zeros := make([]byte, 1<<20)
+	for at := info.Size(); at < size; at += int64(len(zeros)) {
+		if _, err := f.WriteAt(zeros[:min(int64(len(zeros)), size-at)], at); err != nil {
+			return errors.Join(err, f.Truncate(info.Size()))
+		}
+	}
+	return nil
+}

@@ -37,3 +37,36 @@ func freeBytes(dir string) (int64, error) {
 	}
 	return int64(st.Bavail) * st.Bsize, nil
 }
+
+func inodeOf(info os.FileInfo) uint64 {
+	if st, ok := info.Sys().(*syscall.Stat_t); ok {
+		return st.Ino
+	}
+	return 0
+}
+
+// allocate is fallocate. A file system that does not have it gets zeros written.
+func allocate(f *os.File, size int64) error {
+	conn, err := f.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var sysErr error
+	err = conn.Control(func(fd uintptr) {
+		for {
+			sysErr = syscall.Fallocate(int(fd), 0, 0, size)
+			if sysErr != syscall.EINTR {
+				return
+			}
+		}
+	})
+	switch {
+	case err != nil:
+		return err
+	case sysErr == syscall.EOPNOTSUPP:
+		return writeZeros(f, size)
+	case sysErr != nil:
+		return &os.PathError{Op: "fallocate", Path: f.Name(), Err: sysErr}
+	}
+	return nil
+}

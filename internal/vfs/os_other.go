@@ -18,3 +18,8 @@ func freeBytes(dir string) (int64, error) {
 	}
 	return math.MaxInt64, nil
 }
+
+// inodeOf knows no inodes here: a copy is not told from its original.
+func inodeOf(os.FileInfo) uint64 { return 0 }
+
+func allocate(f *os.File, size int64) error { return writeZeros(f, size) }

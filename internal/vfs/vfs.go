@@ -5,7 +5,8 @@
 // The legal model, which [Mem.CrashClone] plays: memory is right, and what a successful Sync or
 // SyncDir covered holds. Of what was written to a file since its last Sync, any subset of the
 // 512-byte blocks persists, in any order; a block that does not shows its synced content, or zeros
-// where it had none. The file's length is any between the synced and the written one. Of the
+// where it had none. The file's length is any between the synced and the written one; room that
+// was allocated and not synced may be lost, and what was cut may be there again. Of the
 // directory operations since the last SyncDir of their directory, any subset persists, independent
 // of the files' data: a file may be there under a new name, an old one, or none. A rename is
 // atomic. A block written several times between two syncs shows its last content or its synced one,
@@ -32,6 +33,8 @@ type Files interface {
 	Create(name string) (File, error)
 	// Open opens a file for reading.
 	Open(name string) (File, error)
+	// Edit opens a file that is there for reading and writing.
+	Edit(name string) (File, error)
 	// Rename gives a file another name in the same directory, in place of what had it.
 	Rename(from, to string) error
 	// Remove removes a file.
@@ -48,15 +51,32 @@ type Dirs interface {
 	SyncDir(dir string) error
 	// FreeBytes returns the space left for dir.
 	FreeBytes(dir string) (int64, error)
+	// Inode returns a number that tells a directory from its copy.
+	Inode(dir string) (uint64, error)
 }
 
 // File is an open file.
 type File interface {
+	Content
+	Room
+	io.Closer
+}
+
+// Content is what a file holds.
+type Content interface {
 	io.ReaderAt
 	io.WriterAt
-	io.Closer
 	// Sync makes the content and the length durable.
 	Sync() error
+}
+
+// Room is what a file takes of the disk.
+type Room interface {
 	// Size returns the length.
 	Size() (int64, error)
+	// Allocate makes sure that the first size bytes have room on the disk; a file that is shorter
+	// becomes as long, with zeros. Where there is no room, nothing has changed.
+	Allocate(size int64) error
+	// Truncate cuts the file to a length, and gives the room behind it back.
+	Truncate(size int64) error
 }

@@ -52,12 +52,45 @@ func TestSameBehaviour(t *testing.T) {
 				t.Error("a file opened for reading was written to")
 			}
 			must(t, f.Close())
+			checkEdit(t, s.fs, b)
+			if inode, err := s.fs.Inode(s.dir); inode == 0 || err != nil {
+				t.Errorf("Inode = %d, %v", inode, err)
+			}
 			if free, err := s.fs.FreeBytes(s.dir); free <= 0 || err != nil {
 				t.Errorf("FreeBytes = %d, %v", free, err)
 			}
 			must(t, s.fs.Remove(b))
 			wantIs(t, s.fs.Remove(b), fs.ErrNotExist)
 		})
+	}
+}
+
+// checkEdit opens a file that is there again, gives it room, takes some back and writes over it.
+func checkEdit(t *testing.T, fsys FS, name string) {
+	t.Helper()
+	f, err := fsys.Edit(name)
+	must(t, err)
+	must(t, f.Allocate(1<<20))
+	must(t, f.Allocate(10)) // has it already
+	wantSize(t, f, 1<<20)
+	_, err = f.WriteAt([]byte("J"), 2)
+	must(t, err)
+	must(t, f.Truncate(5))
+	wantSize(t, f, 5)
+	must(t, f.Sync())
+	buf := make([]byte, 5)
+	if _, err := f.ReadAt(buf, 0); err != nil || string(buf) != "\x00\x00Jel" {
+		t.Errorf("ReadAt = %q, %v", buf, err)
+	}
+	must(t, f.Close())
+	_, err = fsys.Edit(name + "-none")
+	wantIs(t, err, fs.ErrNotExist)
+}
+
+func wantSize(t *testing.T, f File, want int64) {
+	t.Helper()
+	if size, err := f.Size(); size != want || err != nil {
+		t.Errorf("Size = %d, %v, want %d", size, err, want)
 	}
 }
 
@@ -172,4 +205,53 @@ func TestCapacity(t *testing.T) {
 	if free, err := m.FreeBytes("/d"); free != 10 || err != nil {
 		t.Errorf("FreeBytes = %d, %v", free, err)
 	}
+}
+
+// TestCrashKeepsOrLosesACut: a length that was cut and not synced is any between the two, room that
+// was allocated and not synced may be gone, and after a sync both hold.
+func TestCrashKeepsOrLosesACut(t *testing.T) {
+	m := NewMem()
+	must(t, m.MkdirAll("/d"))
+	f, err := m.Create("/d/a")
+	must(t, err)
+	must(t, m.SyncDir("/d"))
+	must(t, f.Allocate(4096))
+	must(t, f.Sync())
+	must(t, f.Truncate(1024))
+	seen := map[int]bool{}
+	for seed := range uint64(200) {
+		b, err := m.CrashClone(rand.New(rand.NewPCG(seed, 1))).ReadFile("/d/a")
+		must(t, err)
+		if len(b) < 1024 || len(b) > 4096 {
+			t.Fatalf("the file has %d bytes after a cut from 4096 to 1024", len(b))
+		}
+		seen[len(b)] = true
+	}
+	if !seen[1024] || !seen[4096] {
+		t.Errorf("lengths %v never showed both ends", seen)
+	}
+	must(t, f.Sync())
+	for seed := range uint64(20) {
+		b, err := m.CrashClone(rand.New(rand.NewPCG(seed, 1))).ReadFile("/d/a")
+		if must(t, err); len(b) != 1024 {
+			t.Fatalf("after the sync the file has %d bytes, want 1024", len(b))
+		}
+	}
+}
+
+// TestAFullDiskRefuses: what does not fit changes nothing, and what is cut gives its room back.
+func TestAFullDiskRefuses(t *testing.T) {
+	m := NewMem()
+	must(t, m.MkdirAll("/d"))
+	m.SetCapacity(4096)
+	f, err := m.Create("/d/a")
+	must(t, err)
+	wantIs(t, f.Allocate(5000), syscall.ENOSPC)
+	wantSize(t, f, 0)
+	must(t, f.Allocate(4096))
+	_, err = m.Create("/d/b")
+	wantIs(t, err, syscall.ENOSPC)
+	must(t, f.Truncate(1000))
+	_, err = m.Create("/d/b")
+	must(t, err)
 }
