@@ -80,7 +80,7 @@ func (s *Store) loadCheckpoint() error {
 			s.st = st
 		}
 	}
-	s.grown = s.marks[len(s.marks)-1].pos
+	s.grown.Store(s.marks[len(s.marks)-1].pos)
 	return nil
 }
 
@@ -172,7 +172,7 @@ func (s *Store) takeCheckpoint() error {
 	b := make([]byte, checkpointHead, 1<<16)
 	b = s.st.Encode(b)
 	freed := s.freeSegments()
-	s.grown = pos
+	s.grown.Store(pos)
 	s.mu.Unlock()
 
 	copy(b, checkpointMagic)

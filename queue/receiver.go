@@ -153,7 +153,7 @@ func (r *Receiver) claim(ctx context.Context, max int) (
 		}
 	}
 	w := &waiter{session: r.session, max: r.opt.MaxInFlight, ready: make(chan struct{})}
-	s.waiters[r.sub] = append(s.waiters[r.sub], w)
+	s.addWaiter(r.sub, w)
 	s.st.Touch(r.sub)
 	return nil, nil, w, nil
 }
@@ -383,7 +383,9 @@ func (r *Receiver) end(how state.End) error {
 
 // dropEnded forgets the waiters of a session that ended. The caller holds mu.
 func (s *Store) dropEnded(q *state.Sub) {
+	before := len(s.waiters[q])
 	left := slices.DeleteFunc(s.waiters[q], func(w *waiter) bool { return w.session == nil })
+	s.waiting.Add(int64(len(left) - before))
 	s.waiters[q] = left
 	if len(left) == 0 {
 		delete(s.waiters, q)

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/ackwise/ackwise"
@@ -28,11 +29,15 @@ type Store struct {
 	wg         sync.WaitGroup
 	ctx        context.Context // ends with the store
 	cancel     context.CancelFunc
-	kick       chan struct{} // capacity 1: the tick loop has an earlier time to wait for
+	kick       chan struct{} // capacity 1: the tick loop has something to do
 	checkpoint chan struct{} // capacity 1: the log has grown, take a checkpoint
 	verifying  sync.Mutex    // held while Verify reads what a checkpoint would free; before mu
 
 	observing sync.Mutex // one call of Options.Observe at a time; taken without any other
+
+	waiting atomic.Int64  // Receives in waiters; read by released
+	grown   atomic.Uint64 // the log's end at the last checkpoint
+	told    uint64        // how far released has told of syncs; the log's goroutine alone uses it
 
 	mu       sync.Mutex // guards all below; never held across I/O or a wait
 	st       *state.State
@@ -41,7 +46,6 @@ type Store struct {
 	buf      []byte       // scratch of append
 	tickAt   int64        // what the tick loop waits for; 0 = nothing
 	marks    []mark       // the checkpoints on disk, oldest first
-	grown    uint64       // the log's end at the last checkpoint
 	free     int64        // bytes free on the disk, as of askedAt
 	askedAt  int64        // engine time
 	fatal    error
@@ -228,13 +232,10 @@ func (s *Store) append(records []state.Record, durable bool) *wal.Group {
 func (s *Store) unlock() {
 	s.wakeWaiters()
 	next := s.st.NextWake()
-	kick := next != 0 && (s.tickAt == 0 || next < s.tickAt)
+	sooner := next != 0 && (s.tickAt == 0 || next < s.tickAt)
 	s.mu.Unlock()
-	if kick {
-		select {
-		case s.kick <- struct{}{}:
-		default:
-		}
+	if sooner {
+		kick(s.kick)
 	}
 }
 
@@ -254,7 +255,15 @@ func (s *Store) wakeWaiters() {
 	})
 }
 
+// addWaiter counts it before it looks at the watermark, and released does it the other way round:
+// one of the two sees the other.
+func (s *Store) addWaiter(q *state.Sub, w *waiter) {
+	s.waiters[q] = append(s.waiters[q], w)
+	s.waiting.Add(1)
+}
+
 func (s *Store) removeWaiter(q *state.Sub, i int) {
+	s.waiting.Add(-1)
 	left := append(s.waiters[q][:i], s.waiters[q][i+1:]...)
 	if len(left) == 0 {
 		delete(s.waiters, q)
@@ -270,13 +279,15 @@ func (s *Store) wakeAll() {
 		}
 		delete(s.waiters, q)
 	}
+	s.waiting.Store(0)
 }
 
 // released is called by the log, from its one place that releases, after each write and each sync.
-// A failed one is final: the store stops, and is opened again from the disk.
-func (s *Store) released(written, synced uint64, err error) {
-	s.mu.Lock()
+// It takes mu only for a failure, which is final: the store stops, and is opened again from the
+// disk. Publishers contend for mu, and a log that waited for it would keep them all waiting.
+func (s *Store) released(_, synced uint64, err error) {
 	if err != nil {
+		s.mu.Lock()
 		s.fatal = fmt.Errorf("%w: %w", ErrFatal, err)
 		s.wakeAll()
 		s.mu.Unlock()
@@ -285,17 +296,28 @@ func (s *Store) released(written, synced uint64, err error) {
 		s.observe(ackwise.Event{Kind: "fatal", Err: err})
 		return
 	}
-	if synced-s.grown >= uint64(s.opt.CheckpointBytes) && synced > s.grown {
-		select {
-		case s.checkpoint <- struct{}{}:
-		default:
-		}
+	if synced == s.told {
+		return
 	}
-	s.unlock()
+	s.told = synced
+	if grown := s.grown.Load(); synced > grown && synced-grown >= uint64(s.opt.CheckpointBytes) {
+		kick(s.checkpoint)
+	}
+	if s.waiting.Load() > 0 {
+		kick(s.kick) // the tick loop wakes them
+	}
 }
 
-// tickLoop makes happen what time alone brings about. It sleeps until the next such time, and
-// while there is none.
+// kick tells the reader of a channel of capacity 1 that there is something to do.
+func kick(c chan<- struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}
+
+// tickLoop makes happen what time alone brings about, and wakes the Receives for which a sync has
+// made something ready. It sleeps until the next such time, and while there is none.
 func (s *Store) tickLoop() {
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
