@@ -40,48 +40,79 @@ func (s *Store) Schedule(ctx context.Context, delay time.Duration,
 		}
 		return results
 	}
-	made := make([]string, len(msgs)) // IDs, before the mutex is taken
-	for i := range msgs {
-		if msgs[i].ID == "" {
-			made[i] = ackwise.NewID(time.Now())
+	var one [1]publishing // the most frequent batch needs no allocation
+	ps := one[:]
+	if len(msgs) != 1 {
+		ps = make([]publishing, len(msgs))
+	}
+	for i := range msgs { // what can be done before the mutex is taken
+		ps[i].m, ps[i].id = &msgs[i], msgs[i].ID
+		if results[i].Err = s.checkMessage(&msgs[i]); results[i].Err == nil && ps[i].id == "" {
+			ps[i].id = ackwise.NewID(time.Now())
 		}
 	}
-	s.mu.Lock()
-	var group *wal.Group
-	now := s.clock.now()
-	for i := range msgs {
-		if ctx.Err() != nil {
-			results[i] = refused(ackwise.ResultNotAttempted, msgs[i].ID, context.Cause(ctx))
-			continue
-		}
-		var g *wal.Group
-		if results[i], g = s.publishOne(now, delay, &msgs[i], made[i]); g != nil {
-			group = g
-		}
-	}
-	s.unlock()
-	if group == nil {
-		return results
-	}
+	group := s.publishAll(ctx, delay, ps, results)
 	var failed error
-	select {
-	case <-group.Synced():
-		failed = group.Err()
-	case <-ctx.Done():
-		failed = context.Cause(ctx)
+	if group != nil {
+		select {
+		case <-group.Synced():
+			failed = group.Err()
+		case <-ctx.Done():
+			failed = context.Cause(ctx)
+		}
 	}
 	for i := range results {
-		if results[i].Class != ackwise.ResultAccepted {
-			continue
-		}
-		if failed != nil {
-			results[i] = refused(ackwise.ResultUnknown, results[i].ID, failed)
-			continue
-		}
-		s.observe(ackwise.Event{Kind: "published", Pipeline: msgs[i].Topic, ID: results[i].ID,
-			Key: msgs[i].Key})
+		s.publishResult(&ps[i], &results[i], failed)
 	}
 	return results
+}
+
+// publishing is a message on its way through Schedule.
+type publishing struct {
+	m   *ackwise.Message
+	id  string // the message's, or the one that was made for it
+	pos uint64 // of its record, or of that of the first copy
+}
+
+// publishAll accepts or refuses each message, in order. What was accepted holds once the returned
+// group is synced; nil = nothing was.
+func (s *Store) publishAll(ctx context.Context, delay time.Duration, ps []publishing,
+	results []ackwise.Result) *wal.Group {
+	s.mu.Lock()
+	defer s.unlock()
+	var group *wal.Group
+	now := s.clock.now()
+	for i := range ps {
+		switch {
+		case results[i].Err != nil:
+			results[i].Class = ackwise.ResultRejected
+		case ctx.Err() != nil:
+			results[i] = refused(ackwise.ResultNotAttempted, "", context.Cause(ctx))
+		default:
+			var g *wal.Group
+			if results[i], g = s.publishOne(now, delay, &ps[i]); g != nil {
+				group = g
+			}
+		}
+	}
+	return group
+}
+
+// publishResult completes the result of a message; failed is why its group was not synced.
+func (s *Store) publishResult(p *publishing, r *ackwise.Result, failed error) {
+	r.ID = p.m.ID
+	if r.Class != ackwise.ResultAccepted {
+		return
+	}
+	r.ID = p.id
+	if failed != nil {
+		*r = refused(ackwise.ResultUnknown, p.id, failed)
+		return
+	}
+	r.Position = position(p.pos)
+	if s.opt.Observe != nil {
+		s.observe(ackwise.Event{Kind: "published", Pipeline: p.m.Topic, ID: p.id, Key: p.m.Key})
+	}
 }
 
 // checkBatch reports why a whole batch is refused.
@@ -105,72 +136,76 @@ func refused(class ackwise.ResultClass, id string, err error) ackwise.Result {
 	return ackwise.Result{Class: class, ID: id, Err: err}
 }
 
-// publishOne accepts or refuses one message; made is the ID for one without. The result holds once
-// the returned group is synced. The caller holds mu.
-func (s *Store) publishOne(now int64, delay time.Duration, m *ackwise.Message, made string) (
+// publishOne accepts or refuses one message, and sets where its record stands. The caller holds mu.
+func (s *Store) publishOne(now int64, delay time.Duration, p *publishing) (
 	ackwise.Result, *wal.Group) {
 	if err := s.usable(); err != nil {
-		return refused(ackwise.ResultRetryable, m.ID, err), nil
+		return refused(ackwise.ResultRetryable, "", err), nil
 	}
+	m := p.m
 	t, class, err := s.admit(m)
 	if err != nil {
-		return refused(class, m.ID, err), nil
+		return refused(class, "", err), nil
 	}
-	r := &state.Publish{Now: now, Topic: t.ID, Given: m.ID != "", Message: *m}
-	if delay > 0 {
-		r.Due = now + delay.Milliseconds()
-	}
-	if r.Given {
+	if m.ID != "" {
 		pos, seen, same, full := t.Repeat(now, m)
 		switch {
 		case seen && !same:
-			return refused(ackwise.ResultRejected, m.ID, fmt.Errorf("message %q: %w", m.ID,
+			return refused(ackwise.ResultRejected, "", fmt.Errorf("message %q: %w", m.ID,
 				ackwise.ErrIDConflict)), nil
 		case seen:
 			// The sync that covers this record covers the first copy too.
 			again := t.ProducedAgain()
 			if err := s.st.Do(again); err != nil {
-				return refused(ackwise.ResultRetryable, m.ID, err), nil
+				return refused(ackwise.ResultRetryable, "", err), nil
 			}
-			return ackwise.Result{Class: ackwise.ResultAccepted, ID: m.ID,
-				Position: position(pos), Duplicate: true}, s.append([]state.Record{again}, true)
+			p.pos = pos
+			return ackwise.Result{Class: ackwise.ResultAccepted, Duplicate: true},
+				s.append([]state.Record{again}, true)
 		case full:
-			return refused(ackwise.ResultRetryable, m.ID, fmt.Errorf(
+			return refused(ackwise.ResultRetryable, "", fmt.Errorf(
 				"topic %s remembers %d IDs, its bound (MaxDedupIDs): %w", t.Name,
 				t.Config.MaxDedupIDs, ackwise.ErrFull)), nil
 		}
-	} else {
-		r.Message.ID = made
 	}
-	return s.accept(r)
+	s.accepting = state.Publish{Now: now, Topic: t.ID, Given: m.ID != "", Message: *m}
+	s.accepting.Message.ID = p.id
+	if delay > 0 {
+		s.accepting.Due = now + delay.Milliseconds()
+	}
+	return s.accept(p)
 }
 
-// accept appends a message to the log and to the state. The caller holds mu.
-func (s *Store) accept(r *state.Publish) (ackwise.Result, *wal.Group) {
+// accept appends the message in s.accepting to the log and to the state. The caller holds mu.
+func (s *Store) accept(p *publishing) (ackwise.Result, *wal.Group) {
+	r := &s.accepting
 	s.buf = r.Append(s.buf[:0])
 	s.records = append(s.records[:0], wal.Record{Type: r.Type(), Payload: s.buf})
 	group := s.log.Append(s.records, true)
 	if err := group.Err(); err != nil {
-		return refused(ackwise.ResultRetryable, r.Message.ID, err), nil
+		return refused(ackwise.ResultRetryable, "", err), nil
 	}
-	pos := s.records[0].Pos
-	if err := s.st.ApplyPublish(r, pos, len(s.buf)); err != nil {
-		return refused(ackwise.ResultRejected, r.Message.ID, err), nil
+	p.pos = s.records[0].Pos
+	if err := s.st.ApplyPublish(r, p.pos, len(s.buf)); err != nil {
+		return refused(ackwise.ResultRejected, "", err), nil
 	}
-	return ackwise.Result{Class: ackwise.ResultAccepted, ID: r.Message.ID,
-		Position: position(pos)}, group
+	return ackwise.Result{Class: ackwise.ResultAccepted}, group
 }
 
-// admit reports why a message is refused before its ID is looked at. The caller holds mu.
-func (s *Store) admit(m *ackwise.Message) (*state.Topic, ackwise.ResultClass, error) {
+// checkMessage reports what is wrong with a message whatever the state is.
+func (s *Store) checkMessage(m *ackwise.Message) error {
 	if err := m.Validate(); err != nil {
-		return nil, ackwise.ResultRejected, err
+		return err
 	}
 	if len(m.Body) > s.opt.MaxBodyBytes {
-		return nil, ackwise.ResultRejected, fmt.Errorf(
-			"a body of %d bytes, at most %d are allowed (MaxBodyBytes): %w",
+		return fmt.Errorf("a body of %d bytes, at most %d are allowed (MaxBodyBytes): %w",
 			len(m.Body), s.opt.MaxBodyBytes, ackwise.ErrTooLarge)
 	}
+	return nil
+}
+
+// admit reports why a checked message is refused before its ID is looked at. The caller holds mu.
+func (s *Store) admit(m *ackwise.Message) (*state.Topic, ackwise.ResultClass, error) {
 	t, err := s.topic(m.Topic)
 	if err != nil {
 		return nil, ackwise.ResultRejected, err

@@ -39,17 +39,18 @@ type Store struct {
 	grown   atomic.Uint64 // the log's end at the last checkpoint
 	told    uint64        // how far released has told of syncs; the log's goroutine alone uses it
 
-	mu       sync.Mutex // guards all below; never held across I/O or a wait
-	st       *state.State
-	waiters  map[*state.Sub][]*waiter
-	records  []wal.Record // scratch of append
-	buf      []byte       // scratch of append
-	tickAt   int64        // what the tick loop waits for; 0 = nothing
-	marks    []mark       // the checkpoints on disk, oldest first
-	free     int64        // bytes free on the disk, as of askedAt
-	askedAt  int64        // engine time
-	fatal    error
-	isClosed bool
+	mu        sync.Mutex // guards all below; never held across I/O or a wait
+	st        *state.State
+	waiters   map[*state.Sub][]*waiter
+	accepting state.Publish // scratch of publishOne
+	records   []wal.Record  // scratch of append
+	buf       []byte        // scratch of append
+	tickAt    int64         // what the tick loop waits for; 0 = nothing
+	marks     []mark        // the checkpoints on disk, oldest first
+	free      int64         // bytes free on the disk, as of askedAt
+	askedAt   int64         // engine time
+	fatal     error
+	isClosed  bool
 }
 
 // waiter is a Receive that waits for something to hand out.

@@ -222,7 +222,11 @@ func (s *Store) planPublishes(c *Commit) (publishPlan, error) {
 	inBatch := make(map[string]bool)
 	for i := range c.Publish {
 		m := &c.Publish[i]
-		t, _, err := s.admit(m)
+		err := s.checkMessage(m)
+		var t *state.Topic
+		if err == nil {
+			t, _, err = s.admit(m)
+		}
 		if err != nil {
 			return plan, fmt.Errorf("publish in transaction: %w", err)
 		}
