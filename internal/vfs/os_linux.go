@@ -1,6 +1,7 @@
 package vfs
 
 import (
+	"errors"
 	"os"
 	"syscall"
 )
@@ -45,8 +46,13 @@ func inodeOf(info os.FileInfo) uint64 {
 	return 0
 }
 
-// allocate is fallocate. A file system that does not have it gets zeros written.
+// allocate is fallocate. A file system that does not have it gets zeros written. One that finds too
+// little room may keep what it found, ext4 does: the file is cut to what it was.
 func allocate(f *os.File, size int64) error {
+	info, err := f.Stat()
+	if err != nil {
+		return err
+	}
 	conn, err := f.SyscallConn()
 	if err != nil {
 		return err
@@ -66,7 +72,8 @@ func allocate(f *os.File, size int64) error {
 	case sysErr == syscall.EOPNOTSUPP:
 		return writeZeros(f, size)
 	case sysErr != nil:
-		return &os.PathError{Op: "fallocate", Path: f.Name(), Err: sysErr}
+		err = &os.PathError{Op: "fallocate", Path: f.Name(), Err: sysErr}
+		return errors.Join(err, f.Truncate(info.Size()))
 	}
 	return nil
 }
