@@ -7,14 +7,20 @@ import (
 	"github.com/ackwise/ackwise"
 )
 
-// hold notes deliveries that the consumer has from now on.
-func (r *Receiver) hold(ds []*ackwise.Delivery) {
+// hold notes the deliveries of the Receive of number seq, which the consumer has from now on. It
+// refuses those that came while the session was being opened again: the owner was told that they
+// never arrived, and hands them out again.
+func (r *Receiver) hold(seq int64, ds []*ackwise.Delivery) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if seq <= r.told {
+		return false
+	}
 	for _, d := range ds {
 		r.held[d.Token] = holding{d: d, deadline: d.Deadline}
 		r.watchDeadline(d.Deadline)
 	}
+	return true
 }
 
 // settled notes what settlements did to what the consumer has.

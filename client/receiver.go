@@ -44,6 +44,7 @@ type Receiver struct {
 	changed  chan struct{}
 	features ackwise.Features
 	seq      int64 // counts the Receives sent
+	told     int64 // held was told to an owner when so many had been sent
 	held     map[ackwise.LeaseToken]holding
 	expiry   *time.Timer // at the earliest deadline
 	next     time.Time   // that deadline; zero = none
@@ -143,6 +144,7 @@ func lasting(err error, wasOpen bool) bool {
 // session opens the session at an owner and stays until its stream ends.
 func (r *Receiver) session(l *link) error {
 	r.mu.Lock()
+	r.told = r.seq
 	q := wire.OpenReceiver{Topic: r.topic, Subscription: r.sub, Options: r.opt, Seq: r.seq}
 	for token := range r.held {
 		q.Held = append(q.Held, token)
@@ -301,7 +303,9 @@ func (r *Receiver) receiveOnce(ctx context.Context, t target, max int) (
 		return nil, err
 	}
 	ds := got.Values()
-	r.hold(ds)
+	if !r.hold(q.Seq, ds) {
+		return nil, nil
+	}
 	return ds, nil
 }
 

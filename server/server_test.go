@@ -234,6 +234,37 @@ func TestASecondStreamTakesTheSessionOver(t *testing.T) {
 	}
 }
 
+// TestALateKeepGivesNothingBack: a Keep that was given up, sent again, and then carried out after
+// the Receive that followed, does not know what that one has brought.
+func TestALateKeepGivesNothingBack(t *testing.T) {
+	a := serve(t, Options{})
+	end, err := a.session(wire.OpenReceiver{Topic: topic, Subscription: sub,
+		Options: queue.ReceiverOptions{Session: "s"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer end()
+	a.publish("one")
+	var got wire.Received
+	q := wire.SessionRequest{Session: "s", Seq: 2, Max: 1, WaitMillis: 1000}
+	if err := a.call(wire.Receive, q, &got); err != nil || len(got.Values()) != 1 {
+		t.Fatalf("Receive = %v, %v, want one", got, err)
+	}
+	late := wire.SessionRequest{Session: "s", Seq: 1}
+	if err := a.call(wire.Keep, late, &done{}); err != nil {
+		t.Fatal(err)
+	}
+	var settled wire.Settled
+	ack := wire.SettleRequestOf("s", []ackwise.Settlement{
+		{Token: got.Values()[0].Token, Outcome: ackwise.OutcomeAck}})
+	if err := a.call(wire.Settle, ack, &settled); err != nil {
+		t.Fatal(err)
+	}
+	if r := settled.Values()[0]; r.Err != nil || r.Already {
+		t.Errorf("the ack answered %+v: the late Keep has given the delivery back", r)
+	}
+}
+
 // TestAKeepEndsReceivesOnTheirWay: a Receive that its client gave up before it arrived here gets
 // nothing, whenever it arrives.
 func TestAKeepEndsReceivesOnTheirWay(t *testing.T) {

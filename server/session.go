@@ -27,7 +27,7 @@ const (
 
 // sessions are the consumers' sessions that are open here.
 type sessions struct {
-	mu   sync.Mutex // guards open, and stream, seq and cancel of each session
+	mu   sync.Mutex // guards open, and stream, begun, seq and cancel of each session
 	open map[string]*session
 }
 
@@ -37,6 +37,7 @@ type session struct {
 	turn   chan struct{}      // one slot: a Receive or a Keep is under way
 	ended  chan struct{}      // closed when the client ended the session with a word
 	stream int64              // counts its streams: only the last one's end is the session's end
+	begun  int64              // the number of the last Receive that was carried out
 	seq    int64              // Receives up to this number are over
 	cancel context.CancelFunc // ends the Receive under way
 }
@@ -90,8 +91,16 @@ func (ss *sessions) begin(s *session, seq int64, cancel context.CancelFunc) bool
 	if seq <= s.seq {
 		return false
 	}
-	s.cancel = cancel
+	s.begun, s.cancel = seq, cancel
 	return true
+}
+
+// stale reports whether what a consumer says it holds is of before the last Receive: it was sent
+// again meanwhile, and what it does not name has arrived since.
+func (ss *sessions) stale(s *session, seq int64) bool {
+	ss.mu.Lock()
+	defer ss.mu.Unlock()
+	return seq < s.begun
 }
 
 // finish ends the Receives up to number seq, also those that are still on their way here.
@@ -204,6 +213,9 @@ func (h *handler) keep(ctx context.Context, s *session, q wire.SessionRequest) e
 		return ctx.Err()
 	}
 	defer func() { <-s.turn }()
+	if h.sessions.stale(s, q.Seq) {
+		return nil
+	}
 	return s.rec.Keep(ctx, q.Held)
 }
 
