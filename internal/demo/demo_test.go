@@ -38,7 +38,7 @@ func TestMain(m *testing.M) {
 // small runs a demo of few flights.
 func small(t *testing.T, seed uint64, dir string) *Report {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	r, err := Run(ctx, Options{Seed: seed, Dir: dir, events: 3000})
 	if err != nil {
@@ -239,7 +239,7 @@ func within(t *testing.T, ok func() bool) {
 	t.Helper()
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	for !ok() {
 		select {

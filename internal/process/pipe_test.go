@@ -109,8 +109,8 @@ func TestPipeProcessEnds(t *testing.T) {
 }
 
 func TestPipeThatCannotStartGivesUp(t *testing.T) {
-	h, _ := pipeTo(t, "ends", Options{MaxIdleEnds: 3, RestartMin: 200 * time.Millisecond,
-		RestartMax: 300 * time.Millisecond})
+	h, _ := pipeTo(t, "ends", Options{MaxIdleEnds: 3, RestartMin: time.Second,
+		RestartMax: time.Second})
 	err := h.Handle(t.Context(), message("1", "done"))
 	if !errors.Is(err, errReleased) {
 		t.Errorf("Handle = %v, want a release: the message is not charged", err)
