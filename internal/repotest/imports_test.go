@@ -168,6 +168,11 @@ import "gopkg.in/yaml.v3"
 -- cmd/x/main.go --
 package main
 import "gopkg.in/yaml.v3"
+-- test/compare/go.mod --
+module x
+-- test/compare/main.go --
+package main
+import "gopkg.in/yaml.v3"
 `,
 	}}
 }
@@ -235,10 +240,18 @@ func checkStandardOnly(r *repo) []finding {
 	return out
 }
 
+// nested reports whether a directory belongs to a module of its own, such as a comparison.
+func (r *repo) nested(dir string) bool {
+	return slices.ContainsFunc(r.files, func(f *file) bool {
+		return path.Base(f.path) == "go.mod" && f.dir != "." &&
+			(dir == f.dir || strings.HasPrefix(dir, f.dir+"/"))
+	})
+}
+
 func checkThirdParty(r *repo) []finding {
 	var out []finding
 	for _, imp := range r.imports(any) {
-		if imp.thirdParty() && !mayUseThirdParty(imp.file.dir) {
+		if imp.thirdParty() && !mayUseThirdParty(imp.file.dir) && !r.nested(imp.file.dir) {
 			out = append(out, finding{path: imp.file.path, line: imp.line, what: fmt.Sprintf(
 				"%s imports %s", path.Clean(imp.file.dir), imp.path)})
 		}
