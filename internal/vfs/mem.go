@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"syscall"
 )
 
@@ -19,6 +20,8 @@ type Mem struct {
 	capacity int64 // bytes; < 0 = no end
 	used     int64
 	inode    uint64
+
+	watch atomic.Pointer[func(Op)]
 }
 
 // memDir is a directory: what it shows, and what a power cut leaves of it for sure.
@@ -35,11 +38,31 @@ type memOp struct {
 	gone string
 }
 
-// memNode is a file.
+// memNode is a file. Its two contents may share memory with each other and with those of clones,
+// until one of them is written to.
 type memNode struct {
-	data   []byte
-	synced []byte
-	dirty  map[int64]struct{} // blocks written since the last sync
+	data         []byte
+	synced       []byte
+	dirty        map[int64]struct{} // blocks written since the last sync
+	dataShared   bool
+	syncedShared bool
+}
+
+// own makes the contents nobody else's, before they are changed.
+func (n *memNode) own() {
+	if n.dataShared {
+		n.data, n.dataShared = slices.Clone(n.data), false
+	}
+	if n.syncedShared {
+		n.synced, n.syncedShared = slices.Clone(n.synced), false
+	}
+}
+
+// share returns a file with the same contents.
+func (n *memNode) share(data, synced []byte) *memNode {
+	n.dataShared, n.syncedShared = true, true
+	return &memNode{data: slices.Clip(data), synced: slices.Clip(synced), dataShared: true,
+		syncedShared: true, dirty: map[int64]struct{}{}}
 }
 
 // NewMem returns an empty file system.
@@ -82,6 +105,7 @@ func (m *Mem) dirLocked(op, name string) (*memDir, string, error) {
 
 // Create implements Files.
 func (m *Mem) Create(name string) (File, error) {
+	m.called(OpCreate)
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	d, base, err := m.dirLocked("create", name)
@@ -121,6 +145,7 @@ func (m *Mem) Open(name string) (File, error) { return m.open(name, false) }
 func (m *Mem) Edit(name string) (File, error) { return m.open(name, true) }
 
 func (m *Mem) open(name string, writable bool) (File, error) {
+	m.called(OpOpen)
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	d, base, err := m.dirLocked("open", name)
@@ -136,6 +161,7 @@ func (m *Mem) open(name string, writable bool) (File, error) {
 
 // Rename implements Files.
 func (m *Mem) Rename(from, to string) error {
+	m.called(OpRename)
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	d, base, err := m.dirLocked("rename", from)
@@ -158,6 +184,7 @@ func (m *Mem) Rename(from, to string) error {
 
 // Remove implements Files.
 func (m *Mem) Remove(name string) error {
+	m.called(OpRemove)
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	d, base, err := m.dirLocked("remove", name)
@@ -175,6 +202,7 @@ func (m *Mem) Remove(name string) error {
 
 // MkdirAll implements Dirs.
 func (m *Mem) MkdirAll(dir string) error {
+	m.called(OpMkdir)
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for dir = filepath.Clean(dir); m.dirs[dir] == nil; dir = filepath.Dir(dir) {
@@ -185,6 +213,7 @@ func (m *Mem) MkdirAll(dir string) error {
 
 // ReadDir implements Dirs. It lists files only.
 func (m *Mem) ReadDir(dir string) ([]string, error) {
+	m.called(OpReadDir)
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	d := m.dirs[filepath.Clean(dir)]
@@ -196,6 +225,7 @@ func (m *Mem) ReadDir(dir string) ([]string, error) {
 
 // SyncDir implements Dirs.
 func (m *Mem) SyncDir(dir string) error {
+	m.called(OpSyncDir)
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	d := m.dirs[filepath.Clean(dir)]
@@ -208,6 +238,7 @@ func (m *Mem) SyncDir(dir string) error {
 
 // FreeBytes implements Dirs.
 func (m *Mem) FreeBytes(string) (int64, error) {
+	m.called(OpFree)
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.capacity < 0 {
@@ -252,7 +283,7 @@ func (m *Mem) Clone() *Mem { return m.clone(nil) }
 // m is not changed, so that one state gives many.
 func (m *Mem) CrashClone(rng *rand.Rand) *Mem { return m.clone(newCut(rng)) }
 
-func (m *Mem) clone(c *cut) *Mem {
+func (m *Mem) clone(c cutter) *Mem {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	to := NewMem()
@@ -273,9 +304,9 @@ func (m *Mem) clone(c *cut) *Mem {
 		d := m.dirs[dir]
 		if c != nil {
 			names := maps.Clone(d.synced)
-			for _, op := range d.ops {
-				if c.keep() {
-					op.applyTo(names)
+			for i := range d.ops {
+				if c.keepOp(&d.ops[i]) {
+					d.ops[i].applyTo(names)
 				}
 			}
 			names = copyNames(names)
@@ -300,27 +331,31 @@ func (m *Mem) clone(c *cut) *Mem {
 }
 
 // clone copies a file. With a cut, only what persists.
-func (n *memNode) clone(c *cut) *memNode {
+func (n *memNode) clone(c cutter) *memNode {
 	if c == nil {
-		return &memNode{data: slices.Clone(n.data), synced: slices.Clone(n.synced),
-			dirty: maps.Clone(n.dirty)}
+		to := n.share(n.data, n.synced)
+		maps.Copy(to.dirty, n.dirty)
+		return to
+	}
+	if len(n.dirty) == 0 && len(n.data) == len(n.synced) {
+		return n.share(n.synced, n.synced)
 	}
 	size := len(n.synced)
 	switch grown := len(n.data) - size; {
 	case grown > 0:
-		size += c.length(grown)
+		size += c.length(n, grown)
 	case grown < 0:
-		size -= c.length(-grown)
+		size -= c.length(n, -grown)
 	}
 	data := make([]byte, size)
 	copy(data, n.synced)
 	for _, b := range slices.Sorted(maps.Keys(n.dirty)) {
 		from := int(b) * BlockBytes
-		if to := min(from+BlockBytes, size, len(n.data)); from < to && c.keep() {
+		if to := min(from+BlockBytes, size, len(n.data)); from < to && c.keepBlock(n, b) {
 			copy(data[from:to], n.data[from:to])
 		}
 	}
-	return &memNode{data: data, synced: slices.Clone(data), dirty: map[int64]struct{}{}}
+	return (&memNode{}).share(data, data)
 }
 
 // cut decides what of the unsynced persists. Extreme choices find more than even ones, so that each
@@ -336,8 +371,12 @@ func newCut(rng *rand.Rand) *cut {
 
 func (c *cut) keep() bool { return c.rng.Float64() < c.bias }
 
+func (c *cut) keepOp(*memOp) bool { return c.keep() }
+
+func (c *cut) keepBlock(*memNode, int64) bool { return c.keep() }
+
 // length says how much of what a file grew by is in its length: all, nothing, or any part.
-func (c *cut) length(grown int) int {
+func (c *cut) length(_ *memNode, grown int) int {
 	switch c.rng.IntN(4) {
 	case 0:
 		return 0
@@ -365,6 +404,7 @@ func (f *memFile) checkLocked(op string) error {
 
 // ReadAt implements io.ReaderAt.
 func (f *memFile) ReadAt(p []byte, off int64) (int, error) {
+	f.mem.called(OpRead)
 	f.mem.mu.Lock()
 	defer f.mem.mu.Unlock()
 	if err := f.checkLocked("read"); err != nil {
@@ -383,6 +423,7 @@ func (f *memFile) ReadAt(p []byte, off int64) (int, error) {
 // WriteAt implements io.WriterAt.
 func (f *memFile) WriteAt(p []byte, off int64) (int, error) {
 	m := f.mem
+	m.called(OpWrite)
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if err := f.checkLocked("write"); err != nil {
@@ -401,6 +442,7 @@ func (f *memFile) WriteAt(p []byte, off int64) (int, error) {
 		f.node.data = append(f.node.data, make([]byte, grow)...)
 		m.used += grow
 	}
+	f.node.own()
 	copy(f.node.data[min(off, int64(len(f.node.data))):], p)
 	for b := off / BlockBytes; b*BlockBytes < off+int64(len(p)); b++ {
 		f.node.dirty[b] = struct{}{}
@@ -410,12 +452,14 @@ func (f *memFile) WriteAt(p []byte, off int64) (int, error) {
 
 // Sync implements File.
 func (f *memFile) Sync() error {
+	f.mem.called(OpSync)
 	f.mem.mu.Lock()
 	defer f.mem.mu.Unlock()
 	if err := f.checkLocked("sync"); err != nil {
 		return err
 	}
 	n := f.node
+	n.own()
 	for b := range n.dirty {
 		from := int(b) * BlockBytes
 		if grow := min(from+BlockBytes, len(n.data)) - len(n.synced); grow > 0 {
@@ -434,6 +478,7 @@ func (f *memFile) Sync() error {
 // Allocate implements File.
 func (f *memFile) Allocate(size int64) error {
 	m := f.mem
+	m.called(OpAllocate)
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if err := f.checkLocked("allocate"); err != nil {
@@ -456,6 +501,7 @@ func (f *memFile) Allocate(size int64) error {
 // Truncate implements File.
 func (f *memFile) Truncate(size int64) error {
 	m := f.mem
+	m.called(OpTruncate)
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if err := f.checkLocked("truncate"); err != nil {
@@ -480,6 +526,7 @@ func (f *memFile) Truncate(size int64) error {
 
 // Size implements File.
 func (f *memFile) Size() (int64, error) {
+	f.mem.called(OpSize)
 	f.mem.mu.Lock()
 	defer f.mem.mu.Unlock()
 	return int64(len(f.node.data)), f.checkLocked("size")
@@ -487,6 +534,7 @@ func (f *memFile) Size() (int64, error) {
 
 // Close implements io.Closer.
 func (f *memFile) Close() error {
+	f.mem.called(OpClose)
 	f.mem.mu.Lock()
 	defer f.mem.mu.Unlock()
 	err := f.checkLocked("close")
