@@ -2,8 +2,6 @@ package wal
 
 import (
 	"fmt"
-	"path/filepath"
-	"slices"
 	"time"
 
 	"github.com/ackwise/ackwise/internal/vfs"
@@ -112,8 +110,7 @@ func (l *Log) takeLocked() *Group {
 	}
 	l.pending = nil
 	g.size = alignUp(uint64(len(g.buf)))
-	l.inFlight = len(g.buf)
-	l.end = g.pos + g.size
+	l.end.Store(g.pos + g.size)
 	return g
 }
 
@@ -148,21 +145,36 @@ func (c *committer) mark() error {
 	if g == nil {
 		return nil
 	}
-	return c.commit(g)
+	if err := c.commit(g); err != nil {
+		return err
+	}
+	return c.listMark()
+}
+
+// listMark writes the mark into the list as well: a last segment that was cut short afterwards has
+// lost the groups that would say so.
+func (c *committer) listMark() error {
+	c.dirSlot <- struct{}{}
+	defer func() { <-c.dirSlot }()
+	c.mu.Lock()
+	c.listed = max(c.listed, c.marked)
+	segments := c.segments
+	c.mu.Unlock()
+	return c.relist(segments)
 }
 
 // commit writes a group and, where it has a durable record, syncs it.
 func (c *committer) commit(g *Group) error {
 	c.waiting = append(c.waiting, g)
-	if g.segment != c.segment.info.ID {
-		if err := c.rotate(g); err != nil {
+	if g.pos-c.segment.info.Base >= uint64(c.opt.SegmentBytes) {
+		if err := c.rotate(g.pos); err != nil {
 			return err
 		}
 	}
 	carried := c.durable
 	h := groupHeader{pos: g.pos, synced: carried, count: g.count}
 	h.length = uint32(len(g.buf) - headerBytes)
-	h.put(g.buf, c.segment.seed)
+	sealGroup(g.buf, h, c.segment.seed)
 	padding := int(g.size) - len(g.buf)
 	g.buf = append(g.buf, make([]byte, padding)...)
 	if _, err := c.file.WriteAt(g.buf, c.segment.offset(g.pos)); err != nil {
@@ -173,7 +185,7 @@ func (c *committer) commit(g *Group) error {
 		c.content = c.written
 		c.lastWrite = time.Now()
 	}
-	c.recycle(g)
+	c.keepBuffer(g, int64(len(g.buf)-padding))
 	c.release(nil)
 	// A group without records is written for its mark; with NoSync only Close does that.
 	if g.durable && (!c.opt.NoSync || g.count == 0) {
@@ -185,16 +197,16 @@ func (c *committer) commit(g *Group) error {
 	return nil
 }
 
-// recycle keeps a group's buffer for a later one. Two are kept, since large and small groups take
-// turns: while one is written, the next one fills.
-func (c *committer) recycle(g *Group) {
+// keepBuffer keeps a written group's buffer for a later one. Two are kept, since large and small
+// groups take turns: while one is written, the next one fills.
+func (c *committer) keepBuffer(g *Group, size int64) {
+	c.backlog.Add(-size)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if len(c.spares) < 2 && cap(g.buf) <= keptBufferBytes {
 		c.spares = append(c.spares, g.buf)
 	}
 	g.buf = nil
-	c.inFlight = 0
 }
 
 // sync makes all that was written durable, and releases it.
@@ -207,68 +219,21 @@ func (c *committer) sync() error {
 	return nil
 }
 
-// rotate goes on in a new segment: the old one is synced whole before the new one has a name, and
-// the new one is durable before it gets a group.
-func (c *committer) rotate(g *Group) error {
-	if c.durable < c.written {
-		if err := c.sync(); err != nil {
-			return err
-		}
-	}
-	if err := c.file.Close(); err != nil {
-		return fmt.Errorf("close segment: %w", err)
-	}
-	header := segmentHeader{c.storeID, c.epoch, g.segment, g.base, g.base}
-	f, err := createSegment(c.opt.FS, c.opt.Dir, header, nil)
-	if err != nil {
-		return err
-	}
-	c.file = f
-	s := newSegment(header)
-	c.dirSlot <- struct{}{}
-	defer func() { <-c.dirSlot }()
-	c.mu.Lock()
-	all := append(slices.Clip(c.segments), s)
-	c.mu.Unlock()
-	if err := writeManifest(c.opt.FS, c.opt.Dir, c.manifestOf(all)); err != nil {
-		return err
-	}
-	c.mu.Lock()
-	c.segments = all
-	c.mu.Unlock()
-	c.segment = s
-	c.marked = max(c.marked, g.base)
-	return nil
-}
-
-// createSegment makes a segment file under a temporary name, lets fill write its content, syncs it,
-// and gives it its name.
-func createSegment(
-	fs vfs.FS, dir string, h segmentHeader, fill func(vfs.File) error,
-) (vfs.File, error) {
-	name := segmentName(h.number)
-	f, err := writeNew(fs, filepath.Join(dir, name), h.encode(), fill)
-	if err != nil {
-		return nil, fmt.Errorf("write segment %s: %w", filepath.Join(dir, name), err)
-	}
-	if err := giveName(fs, dir, name); err != nil {
-		_ = f.Close() // the file is not used
-		return nil, fmt.Errorf("name segment %s: %w", filepath.Join(dir, name), err)
-	}
-	return f, nil
-}
-
 // release is the one place where anybody is told anything: the watermarks move here, groups are
 // woken here, and Options.Released is called here. With an error it is the last call.
 func (c *committer) release(err error) {
 	if c.fatal {
 		return
 	}
-	c.mu.Lock()
-	c.Log.written, c.synced = c.written, c.durable
+	written, synced := c.written, c.durable
 	if c.opt.NoSync {
-		c.synced = c.written
+		synced = written
 	}
+	c.mu.Lock()
+	c.segment.info.End = written
+	c.segment.info.Bytes = c.segment.offset(written)
+	c.Log.written.Store(written)
+	c.synced.Store(synced)
 	if err == nil {
 		err = c.failed
 	} else {
@@ -278,9 +243,6 @@ func (c *committer) release(err error) {
 		c.waiting = append(c.waiting, c.pending)
 		c.pending = nil
 	}
-	c.segment.info.End = c.written
-	c.segment.info.Bytes = c.segment.offset(c.written)
-	written, synced := c.Log.written, c.synced
 	c.mu.Unlock()
 	if err != nil {
 		c.fatal = true

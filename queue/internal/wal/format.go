@@ -16,6 +16,8 @@ const (
 	headerBytes   = 32             // before the records of a group
 	frameBytes    = 9              // before the payload of a record
 	segmentMagic  = "ackwlog\n"
+	kindLog       = 0          // a segment of groups
+	kindSparse    = 1          // a compacted segment: chosen records and a table of them
 	groupMagic    = 0x31475741 // "AWG1"
 )
 
@@ -29,12 +31,14 @@ var (
 
 func alignUp(n uint64) uint64 { return (n + blockBytes - 1) &^ (blockBytes - 1) }
 
-// groupSeed begins every checksum of a segment. With the store and the epoch in it, neither stale
-// bytes nor a body made to look like a group can pass for one.
-func groupSeed(storeID [16]byte, epoch uint64) uint32 {
-	var b [24]byte
+// segmentSeed begins every checksum of a segment. A file has many lives, but no two segments of a
+// store have the same epoch and number: neither the stale bytes of an earlier life nor a body made
+// to look like a group can pass for one.
+func segmentSeed(storeID [16]byte, epoch uint64, number SegmentID) uint32 {
+	var b [32]byte
 	copy(b[:], storeID[:])
 	binary.LittleEndian.PutUint64(b[16:], epoch)
+	binary.LittleEndian.PutUint64(b[24:], uint64(number))
 	return crc32.Checksum(b[:], castagnoli)
 }
 
@@ -46,22 +50,32 @@ func seedAt(seed uint32, pos uint64) uint32 {
 
 // segmentHeader is the first block of a segment file.
 type segmentHeader struct {
+	kind    uint32
 	storeID [16]byte
 	epoch   uint64
 	number  SegmentID
 	base    uint64
-	mark    uint64 // content below it was synced before this file got its name
+	mark    uint64 // of a log: content below it was synced before this file got its name
+	stale   int64  // of a log: how long the file was in its earlier life; 0 = it had none
+	end     uint64 // of a sparse segment, as all below: the position behind it
+	table   int64  // where in the file its table begins
+	count   uint64 // of its records
 }
 
 func (h segmentHeader) encode() []byte {
 	b := make([]byte, blockBytes)
 	copy(b, segmentMagic)
 	binary.LittleEndian.PutUint32(b[8:], formatVersion)
+	binary.LittleEndian.PutUint32(b[12:], h.kind)
 	copy(b[16:], h.storeID[:])
 	binary.LittleEndian.PutUint64(b[32:], h.epoch)
 	binary.LittleEndian.PutUint64(b[40:], uint64(h.number))
 	binary.LittleEndian.PutUint64(b[48:], h.base)
 	binary.LittleEndian.PutUint64(b[56:], h.mark)
+	binary.LittleEndian.PutUint64(b[64:], uint64(h.stale))
+	binary.LittleEndian.PutUint64(b[72:], h.end)
+	binary.LittleEndian.PutUint64(b[80:], uint64(h.table))
+	binary.LittleEndian.PutUint64(b[88:], h.count)
 	sum := crc32.Checksum(b[:blockBytes-4], castagnoli)
 	binary.LittleEndian.PutUint32(b[blockBytes-4:], sum)
 	return b
@@ -79,11 +93,16 @@ func decodeSegmentHeader(name string, b []byte) (segmentHeader, error) {
 	if binary.LittleEndian.Uint32(b[blockBytes-4:blockBytes]) != sum {
 		return h, errors.New("the checksum of the segment's header does not match")
 	}
+	h.kind = binary.LittleEndian.Uint32(b[12:])
 	copy(h.storeID[:], b[16:32])
 	h.epoch = binary.LittleEndian.Uint64(b[32:])
 	h.number = SegmentID(binary.LittleEndian.Uint64(b[40:]))
 	h.base = binary.LittleEndian.Uint64(b[48:])
 	h.mark = binary.LittleEndian.Uint64(b[56:])
+	h.stale = int64(binary.LittleEndian.Uint64(b[64:]))
+	h.end = binary.LittleEndian.Uint64(b[72:])
+	h.table = int64(binary.LittleEndian.Uint64(b[80:]))
+	h.count = binary.LittleEndian.Uint64(b[88:])
 	return h, nil
 }
 
@@ -126,20 +145,36 @@ func decodeGroupHeader(b []byte, seed uint32, pos uint64) (groupHeader, error) {
 	return h, nil
 }
 
-// appendRecord adds a record to a group's buffer. Its Pos must be set.
-func appendRecord(buf []byte, seed uint32, r *Record) []byte {
-	start := len(buf)
+// claimedPos returns the position that the header of a group says it has, unchecked.
+func claimedPos(b []byte) uint64 {
+	if len(b) < headerBytes {
+		return 0
+	}
+	return binary.LittleEndian.Uint64(b[8:])
+}
+
+// appendRecord adds a record to a buffer. Its checksum stays open until it is known which segment
+// it goes to.
+func appendRecord(buf []byte, r *Record) []byte {
 	buf = append(buf, 0, 0, 0, 0)
 	buf = binary.LittleEndian.AppendUint32(buf, uint32(len(r.Payload)))
 	buf = append(buf, r.Type)
-	buf = append(buf, r.Payload...)
-	sealRecord(buf[start:], seed, r.Pos)
-	return buf
+	return append(buf, r.Payload...)
 }
 
 func sealRecord(frame []byte, seed uint32, pos uint64) {
 	sum := crc32.Update(seedAt(seed, pos), castagnoli, frame[4:])
 	binary.LittleEndian.PutUint32(frame, sum)
+}
+
+// sealGroup makes the checksums of a group, header and records, which are one behind another.
+func sealGroup(group []byte, h groupHeader, seed uint32) {
+	for at := uint64(headerBytes); at < uint64(len(group)); {
+		size := recordSize(group[at:])
+		sealRecord(group[at:at+size], seed, h.pos+at)
+		at += size
+	}
+	h.put(group, seed)
 }
 
 // recordSize returns the length of the frame that begins b with its payload, unchecked; 0 = b is
@@ -166,7 +201,7 @@ func decodeRecord(b []byte, seed uint32, pos uint64) (Record, error) {
 
 // decodeRecords reads the records of a group, body being what follows the header, and checks that
 // they are exactly as many as it says. fn may be nil.
-func decodeRecords(h groupHeader, body []byte, seed uint32, fn func(frame []byte, r Record)) error {
+func decodeRecords(h groupHeader, body []byte, seed uint32, fn func(r Record)) error {
 	if uint64(len(body)) < uint64(h.length) {
 		return errCount
 	}
@@ -177,27 +212,15 @@ func decodeRecords(h groupHeader, body []byte, seed uint32, fn func(frame []byte
 		if err != nil {
 			return err
 		}
-		size := frameBytes + len(r.Payload)
 		if fn != nil {
-			fn(body[:size], r)
+			fn(r)
 		}
+		size := frameBytes + len(r.Payload)
 		body = body[size:]
 		pos += uint64(size)
 	}
 	if len(body) != 0 {
 		return errCount
 	}
-	return nil
-}
-
-// reseed gives a checked group, header and records, the checksums of another epoch.
-func reseed(group []byte, h groupHeader, from, to uint32) error {
-	err := decodeRecords(h, group[headerBytes:], from, func(frame []byte, r Record) {
-		sealRecord(frame, to, r.Pos)
-	})
-	if err != nil {
-		return err
-	}
-	h.put(group, to)
 	return nil
 }

@@ -2,6 +2,7 @@ package wal
 
 import (
 	"sync"
+	"sync/atomic"
 
 	"github.com/ackwise/ackwise"
 	"github.com/ackwise/ackwise/internal/vfs"
@@ -9,19 +10,22 @@ import (
 
 const (
 	defaultSegmentBytes = 64 << 20
+	defaultFreeSegments = 4
 	maxGroupBytes       = 1 << 30 // lengths are 32 bits wide; this leaves room for all sums
 	keptBufferBytes     = 4 << 20 // a group's buffer that grew beyond this is not kept
 )
 
-// SegmentID is the number of a segment file. Numbers only grow.
+// NoFreeSegments says, as Options.FreeSegments, that no file is used again.
+const NoFreeSegments = -1
+
+// SegmentID is the number of a segment. Numbers only grow, and none is given twice.
 type SegmentID uint64
 
 // Record is one entry of the log.
 type Record struct {
 	Type    byte
 	Payload []byte
-	Pos     uint64    // where it begins; set by Append
-	Segment SegmentID // which file holds it; set by Append
+	Pos     uint64 // where it begins; set by Append
 }
 
 // SegmentInfo describes a segment: it holds the positions Base ≤ pos < End.
@@ -29,7 +33,8 @@ type SegmentInfo struct {
 	ID        SegmentID
 	Base, End uint64
 	Epoch     uint64
-	Bytes     int64 // of the file
+	Bytes     int64 // that it takes of its file, which may be longer where it is a recycled one
+	Sparse    bool  // Compact made it: it holds chosen records only, and cannot be replayed
 }
 
 // Options configure a log.
@@ -44,6 +49,9 @@ type Options struct {
 	// SegmentBytes is the size at which the log goes on in a new file; a group is never split, so
 	// a file may be longer by one group. Default: 64 MiB.
 	SegmentBytes int64
+	// FreeSegments bounds the files of removed segments that are kept to be written again, which is
+	// much faster than to let a new file grow. Default: 4. NoFreeSegments keeps none.
+	FreeSegments int
 	// NoSync releases a group as synced once it is written. Then only the change to a new segment
 	// and Close sync, and a power cut loses what the system had not written by itself.
 	NoSync bool
@@ -52,7 +60,7 @@ type Options struct {
 	CheckpointPos uint64
 	// Released is told the watermarks after each write and each sync, from one goroutine and
 	// outside any mutex of the log. A fatal error is told exactly once, as the last call. It must
-	// not call Close or Remove. Default: nobody is told.
+	// not call Close, Remove or Compact. Default: nobody is told.
 	Released func(written, synced uint64, err error)
 }
 
@@ -68,19 +76,22 @@ type Log struct {
 
 	committer sync.WaitGroup // the one goroutine that writes; Close waits for it
 
-	mu       sync.Mutex // guards all below; never held across I/O or a callback
-	pending  *Group     // the group that fills; nil = none
-	inFlight int        // bytes of the group being written
-	spares   [][]byte   // buffers of written groups, for the next ones
-	end      uint64     // where the next record or group goes
-	next     SegmentID  // the segment that the next group belongs to
-	nextBase uint64     // its base
-	segments []*segment // sorted by base; the last one is being written
-	handles  int        // segments whose file is open for reading
-	clock    uint64     // counts uses of handles, to find the one not used for longest
-	written  uint64     // watermark
-	synced   uint64     // watermark
-	failed   error      // the latch: what stopped the log
+	// Written under mu, read without it.
+	end     atomic.Uint64 // where the next record or group goes
+	backlog atomic.Int64  // bytes appended and not yet written
+	written atomic.Uint64 // watermark
+	synced  atomic.Uint64 // watermark
+
+	mu       sync.Mutex  // guards all below; never held across I/O or a callback
+	pending  *Group      // the group that fills; nil = none
+	spares   [][]byte    // buffers of written groups, for the next ones
+	number   SegmentID   // the highest that was given to a segment
+	segments []*segment  // sorted by base; the last one is being written
+	free     []SegmentID // files of removed segments, to be written again
+	handles  int         // segments whose file is open for reading
+	clock    uint64      // counts uses of handles, to find the one not used for longest
+	listed   uint64      // how far the list says that the last segment reaches at least
+	failed   error       // the latch: what stopped the log
 	closed   bool
 }
 
@@ -88,9 +99,7 @@ type Log struct {
 // same two channels.
 type Group struct {
 	pos     uint64
-	segment SegmentID
-	base    uint64 // of its segment
-	buf     []byte // header and records; nil once written
+	buf     []byte // room for the header, and the records without checksums; nil once written
 	size    uint64 // of the whole group with its padding, once written
 	count   uint32
 	durable bool
@@ -132,62 +141,61 @@ func (l *Log) Append(recs []Record, durable bool) *Group {
 		size += frameBytes + len(recs[i].Payload)
 	}
 	l.mu.Lock()
-	g, err := l.fillLocked(size)
+	g, begun, err := l.fillLocked(size)
 	if err != nil {
 		l.mu.Unlock()
 		return failedGroup(err)
 	}
-	seed := groupSeed(l.storeID, l.epoch)
 	for i := range recs {
-		r := &recs[i]
-		r.Pos, r.Segment = g.pos+uint64(len(g.buf)), g.segment
-		g.buf = appendRecord(g.buf, seed, r)
+		recs[i].Pos = g.pos + uint64(len(g.buf))
+		g.buf = appendRecord(g.buf, &recs[i])
 	}
 	g.count += uint32(len(recs))
 	g.durable = g.durable || durable
-	l.end = g.pos + uint64(len(g.buf))
+	l.end.Store(g.pos + uint64(len(g.buf)))
+	l.backlog.Add(int64(size))
 	l.mu.Unlock()
-	l.wake()
+	if begun { // for the others it was woken already, and it takes them with the group
+		l.wake()
+	}
 	return g
 }
 
 // fillLocked returns the pending group with room for size more bytes.
-func (l *Log) fillLocked(size int) (*Group, error) {
+func (l *Log) fillLocked(size int) (g *Group, begun bool, err error) {
 	switch {
 	case l.failed != nil:
-		return nil, l.failed
+		return nil, false, l.failed
 	case l.closed:
-		return nil, ackwise.ErrClosed
+		return nil, false, ackwise.ErrClosed
+	}
+	have := headerBytes
+	if l.pending != nil {
+		have = len(l.pending.buf)
+	}
+	if have+size > maxGroupBytes {
+		return nil, false, errTooLarge
 	}
 	if l.pending == nil {
-		if headerBytes+size > maxGroupBytes {
-			return nil, errTooLarge
-		}
 		l.beginLocked()
+		begun = true
 	}
-	if len(l.pending.buf)+size > maxGroupBytes {
-		return nil, errTooLarge
-	}
-	return l.pending, nil
+	return l.pending, begun, nil
 }
 
-// beginLocked begins the next group. Positions are promised from here on, so this is where it is
-// decided whether the group goes to a new segment.
+// beginLocked begins the next group. Which segment it goes to is decided when it is committed: its
+// positions are the same in any.
 func (l *Log) beginLocked() {
-	l.end = alignUp(l.end)
-	if l.end-l.nextBase >= uint64(l.opt.SegmentBytes) {
-		l.next++
-		l.nextBase = l.end
-	}
 	g := newGroup()
-	g.pos, g.segment, g.base = l.end, l.next, l.nextBase
+	g.pos = alignUp(l.end.Load())
 	if n := len(l.spares); n > 0 {
 		g.buf = l.spares[n-1]
 		l.spares = l.spares[:n-1]
 	}
 	g.buf = append(g.buf[:0], make([]byte, headerBytes)...)
 	l.pending = g
-	l.end += headerBytes
+	l.end.Store(g.pos + headerBytes)
+	l.backlog.Add(headerBytes)
 }
 
 func failedGroup(err error) *Group {
@@ -206,36 +214,17 @@ func (l *Log) wake() {
 }
 
 // Written returns the position below which every record is written.
-func (l *Log) Written() uint64 {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.written
-}
+func (l *Log) Written() uint64 { return l.written.Load() }
 
 // Synced returns the position below which every record is synced.
-func (l *Log) Synced() uint64 {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.synced
-}
+func (l *Log) Synced() uint64 { return l.synced.Load() }
 
 // End returns a position above every record appended so far and not above any later one.
-func (l *Log) End() uint64 {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.end
-}
+func (l *Log) End() uint64 { return l.end.Load() }
 
 // PendingBytes returns how much is appended and not yet written, so that the caller can push back
 // when the disk is slow.
-func (l *Log) PendingBytes() int {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.pending == nil {
-		return l.inFlight
-	}
-	return l.inFlight + len(l.pending.buf)
-}
+func (l *Log) PendingBytes() int { return int(l.backlog.Load()) }
 
 // StoreID returns the identity that the log was made with.
 func (l *Log) StoreID() [16]byte { return l.storeID }

@@ -296,7 +296,7 @@ func TestIdleMarkIsWrittenOnceAndThenNothingRuns(t *testing.T) {
 		// What the mark covers is damage when it is gone, no longer a torn tail.
 		disk := m.Clone()
 		mustClose(t, l)
-		name := files(t, disk)[0]
+		name := files(t, disk, segmentSuffix)[0]
 		b := readTestFile(t, disk, name)
 		b[blockBytes+headerBytes+frameBytes] ^= 1
 		writeTestFile(t, disk, name, b)
@@ -351,9 +351,9 @@ func TestRemove(t *testing.T) {
 	for i := range 20 {
 		p := fmt.Sprint(i, strings.Repeat(".", 400))
 		r := put(t, l, true, p)[0]
-		if r.Segment == 2 {
+		if id := segmentOf(t, l, r.Pos); id == 2 {
 			old = r
-		} else if r.Segment != 4 {
+		} else if id != 4 {
 			want = append(want, p)
 		}
 	}
@@ -364,7 +364,7 @@ func TestRemove(t *testing.T) {
 	if err := l.Remove(2, 4, active, 999); err != nil {
 		t.Fatal(err)
 	}
-	if names := files(t, m); slices.Contains(names, segmentName(2)) ||
+	if names := files(t, m, segmentSuffix); slices.Contains(names, segmentName(2)) ||
 		!slices.Contains(names, segmentName(active)) {
 		t.Errorf("files %v", names)
 	}
@@ -396,7 +396,7 @@ func TestRottenRecordFailsAlone(t *testing.T) {
 	l, _ := mustOpen(t, testOptions(m))
 	defer mustClose(t, l)
 	recs := put(t, l, true, "first", "second", strings.Repeat("third", 2000), "fourth")
-	name := segmentName(recs[1].Segment)
+	name := segmentName(segmentOf(t, l, recs[1].Pos))
 	b := readTestFile(t, m, name)
 	off := blockBytes + int64(recs[1].Pos)
 	b[off+frameBytes] ^= 4
@@ -414,31 +414,5 @@ func TestRottenRecordFailsAlone(t *testing.T) {
 		})
 	if !slices.Equal(bad, []int{1}) {
 		t.Errorf("unreadable: %v, want only 1", bad)
-	}
-}
-
-func BenchmarkAppend(b *testing.B) {
-	for _, writers := range []int{1, 64} {
-		b.Run(fmt.Sprintf("%d-goroutines", writers), func(b *testing.B) {
-			l, _, err := Open(Options{Dir: b.TempDir()})
-			if err != nil {
-				b.Fatal(err)
-			}
-			payload := bytes.Repeat([]byte("x"), 256)
-			b.ReportAllocs()
-			var wg sync.WaitGroup
-			for w := range writers {
-				wg.Go(func() {
-					recs := []Record{{Type: 1, Payload: payload}}
-					for i := w; i < b.N; i += writers {
-						<-l.Append(recs, true).Synced()
-					}
-				})
-			}
-			wg.Wait()
-			if err := l.Close(); err != nil {
-				b.Fatal(err)
-			}
-		})
 	}
 }

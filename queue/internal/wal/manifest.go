@@ -17,8 +17,9 @@ const (
 	manifestName  = "segments"
 	manifestMagic = "ackwseg\n"
 	manifestHead  = 32 // bytes before the entries
-	manifestEntry = 32 // bytes of an entry
+	manifestEntry = 40 // bytes of an entry
 	segmentSuffix = ".log"
+	freeSuffix    = ".free"
 	tempSuffix    = ".tmp"
 )
 
@@ -27,25 +28,33 @@ const (
 // whose successor is freed would be unknown.
 type manifest struct {
 	storeID  [16]byte
-	segments []manifestSegment // sorted by number; the last one is open: its end is 0
+	segments []manifestSegment // sorted by base; the last one is open: it reaches its end at least
 }
 
 type manifestSegment struct {
 	id        SegmentID
 	epoch     uint64
 	base, end uint64
+	kind      uint32
 }
 
-func segmentName(id SegmentID) string { return fmt.Sprintf("%012d%s", uint64(id), segmentSuffix) }
+func segmentName(id SegmentID) string { return fileName(id, segmentSuffix) }
 
-// parseSegmentName is the inverse of segmentName.
-func parseSegmentName(name string) (SegmentID, bool) {
-	digits, ok := strings.CutSuffix(name, segmentSuffix)
+// freeName is the name of a file that holds nothing any more, of the segment that it was last.
+func freeName(id SegmentID) string { return fileName(id, freeSuffix) }
+
+func fileName(id SegmentID, suffix string) string {
+	return fmt.Sprintf("%012d%s", uint64(id), suffix)
+}
+
+// parseName is the inverse of fileName.
+func parseName(name, suffix string) (SegmentID, bool) {
+	digits, ok := strings.CutSuffix(name, suffix)
 	if !ok {
 		return 0, false
 	}
 	id, err := strconv.ParseUint(digits, 10, 64)
-	if err != nil || segmentName(SegmentID(id)) != name {
+	if err != nil || fileName(SegmentID(id), suffix) != name {
 		return 0, false
 	}
 	return SegmentID(id), true
@@ -62,6 +71,8 @@ func (m manifest) encode() []byte {
 		b = binary.LittleEndian.AppendUint64(b, s.epoch)
 		b = binary.LittleEndian.AppendUint64(b, s.base)
 		b = binary.LittleEndian.AppendUint64(b, s.end)
+		b = binary.LittleEndian.AppendUint32(b, s.kind)
+		b = binary.LittleEndian.AppendUint32(b, 0)
 	}
 	return binary.LittleEndian.AppendUint32(b, crc32.Checksum(b, castagnoli))
 }
@@ -89,7 +100,11 @@ func decodeManifest(name string, b []byte) (manifest, error) {
 			epoch: binary.LittleEndian.Uint64(e[8:]),
 			base:  binary.LittleEndian.Uint64(e[16:]),
 			end:   binary.LittleEndian.Uint64(e[24:]),
+			kind:  binary.LittleEndian.Uint32(e[32:]),
 		})
+	}
+	if m.segments[count-1].kind != kindLog {
+		return m, errors.New("the last of the list of segments is not one that can be written to")
 	}
 	return m, nil
 }
@@ -112,11 +127,9 @@ func readFile(fs vfs.FS, name string) (b []byte, err error) {
 	return b, nil
 }
 
-// writeNew makes a synced file under path's temporary name, whose first bytes are head and whose
-// rest is written by fill, which may be nil. Where it fails, nothing has changed.
-func writeNew(
-	fs vfs.FS, path string, head []byte, fill func(vfs.File) error,
-) (f vfs.File, err error) {
+// writeNew makes a synced file under path's temporary name, whose content is written by fill. Where
+// it fails, nothing has changed.
+func writeNew(fs vfs.FS, path string, fill func(vfs.File) error) (f vfs.File, err error) {
 	temp := path + tempSuffix
 	f, err = fs.Create(temp)
 	if errors.Is(err, os.ErrExist) { // left by an attempt that failed half way
@@ -127,10 +140,7 @@ func writeNew(
 	if err != nil {
 		return nil, err
 	}
-	_, err = f.WriteAt(head, 0)
-	if err == nil && fill != nil {
-		err = fill(f)
-	}
+	err = fill(f)
 	if err == nil {
 		err = f.Sync()
 	}
@@ -156,7 +166,10 @@ func (u unsettled) Unwrap() error { return u.error }
 
 // writeManifest replaces the list of segments.
 func writeManifest(fs vfs.FS, dir string, m manifest) error {
-	f, err := writeNew(fs, filepath.Join(dir, manifestName), m.encode(), nil)
+	f, err := writeNew(fs, filepath.Join(dir, manifestName), func(f vfs.File) error {
+		_, err := f.WriteAt(m.encode(), 0)
+		return err
+	})
 	if err != nil {
 		return fmt.Errorf("write the list of segments: %w", err)
 	}

@@ -7,7 +7,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 
 	"github.com/ackwise/ackwise"
 	"github.com/ackwise/ackwise/internal/vfs"
@@ -43,6 +42,9 @@ func open(o Options) (*Log, Recovery, error) {
 	if o.SegmentBytes == 0 {
 		o.SegmentBytes = defaultSegmentBytes
 	}
+	if o.FreeSegments == 0 {
+		o.FreeSegments = defaultFreeSegments
+	}
 	if o.Dir == "" || o.SegmentBytes < 0 {
 		return nil, Recovery{}, &ackwise.InvalidError{
 			Field: "options", Reason: "Dir is required and SegmentBytes is not negative"}
@@ -67,8 +69,12 @@ type opening struct {
 	names     []string // in the directory
 	rec       Recovery
 	segments  []*segment
-	mark      uint64 // of the last segment's header
-	leftovers []string
+	number    SegmentID   // the highest number that is on the list or of a free file
+	last      SegmentID   // the highest number that is on the list
+	mark      uint64      // of the last segment's header
+	stale     int64       // of the last segment's header
+	free      []SegmentID // files that can be written again
+	leftovers []string    // files that nothing needs
 	tail      tail
 }
 
@@ -102,13 +108,13 @@ func (o *opening) load() (manifest, error) {
 func (o *opening) begin() (manifest, error) {
 	first := segmentName(1)
 	for _, name := range o.names {
-		id, ok := parseSegmentName(name)
+		id, ok := parseName(name, segmentSuffix)
 		if !ok {
 			continue
 		}
 		err := errors.New("the list of segments is missing")
 		if id == 1 {
-			if _, empty, headErr := o.content(name); headErr == nil && empty {
+			if _, holds, headErr := o.content(name); headErr == nil && !holds {
 				continue
 			}
 		}
@@ -139,134 +145,34 @@ func (o *opening) refuse(name string, off int64, err error) error {
 	return &CorruptionError{Dir: o.Dir, Segment: name, Offset: off, Err: err}
 }
 
-// readHeader reads the header and the length of a segment file.
-func (o *opening) readHeader(f vfs.File, name string) (segmentHeader, int64, error) {
-	b := make([]byte, blockBytes)
-	if err := readFull(f, b, 0); err != nil {
-		return segmentHeader{}, 0, err
-	}
-	size, err := f.Size()
-	if err != nil {
-		return segmentHeader{}, 0, err
-	}
-	h, err := decodeSegmentHeader(filepath.Join(o.Dir, name), b)
-	return h, size, err
-}
-
-// content reads the header of a file that the list does not name, and says whether it holds no
-// group of its own: none at all, or only those copied into it before it got its name.
-func (o *opening) content(name string) (h segmentHeader, empty bool, err error) {
-	f, err := o.FS.Open(filepath.Join(o.Dir, name))
-	if err != nil {
-		return h, false, err
-	}
-	defer func() { err = errors.Join(err, f.Close()) }()
-	h, size, err := o.readHeader(f, name)
-	if err != nil {
-		return h, false, err
-	}
-	s := newSegment(h)
-	return h, h.mark >= h.base && size <= s.offset(h.mark), nil
-}
-
-// survey compares the files with the list and reads the last one to its end.
-func (o *opening) survey(m manifest) error {
-	listed := make(map[string]bool, len(m.segments))
-	last := SegmentID(0)
-	for i, e := range m.segments {
-		s, err := o.check(m, i)
-		if err != nil {
-			return err
-		}
-		o.segments = append(o.segments, s)
-		listed[segmentName(e.id)] = true
-		last = e.id
-	}
-	for _, name := range o.names {
-		id, ok := parseSegmentName(name)
-		switch {
-		case strings.HasSuffix(name, segmentSuffix+tempSuffix), name == manifestName+tempSuffix:
-			o.leftovers = append(o.leftovers, name)
-		case !ok || listed[name]:
-		case id > last:
-			h, empty, err := o.content(name)
-			if err == nil && (!empty || id != last+1 || h.number != id) {
-				err = errors.New("the list of segments does not name it, but it holds records")
-			}
-			if err != nil {
-				return o.refuse(name, 0, err)
-			}
-			o.leftovers = append(o.leftovers, name)
-		default: // freed: the list was written without it, then it was to be removed
-			o.leftovers = append(o.leftovers, name)
-		}
-	}
-	if len(o.segments) == 0 {
-		return nil
-	}
-	return o.scanLast()
-}
-
-// check compares the header and the length of a listed file with its entry.
-func (o *opening) check(m manifest, i int) (s *segment, err error) {
-	e, name := m.segments[i], segmentName(m.segments[i].id)
-	f, err := o.FS.Open(filepath.Join(o.Dir, name))
-	if errors.Is(err, os.ErrNotExist) {
-		return nil, o.refuse(name, 0, errors.New("the segment is missing"))
-	}
-	if err != nil {
-		return nil, err
-	}
-	defer func() { err = errors.Join(err, f.Close()) }()
-	h, size, err := o.readHeader(f, name)
-	switch {
-	case err != nil:
-	case h.storeID != m.storeID:
-		err = errOtherStore
-	case h.number != e.id || h.epoch != e.epoch || h.base != e.base:
-		err = fmt.Errorf("it is segment %d of epoch %d from position %d, not %d, %d, %d",
-			h.number, h.epoch, h.base, e.id, e.epoch, e.base)
-	}
-	if err != nil {
-		return nil, o.refuse(name, 0, err)
-	}
-	s = newSegment(h)
-	s.info.Bytes = size
-	s.info.End = e.end
-	o.mark = h.mark
-	if i == len(m.segments)-1 {
-		s.info.End = h.base + uint64(size-blockBytes)
-	} else if s.offset(e.end) > size {
-		return nil, o.refuse(name, size, errShort)
-	}
-	return s, nil
-}
-
 // recover makes the fresh segment, and with it the log.
 func (o *opening) recover() (*Log, Recovery, error) {
-	h := segmentHeader{storeID: o.StoreID, number: 1}
+	// What a killed process has renamed must not be undone by a power cut after this.
+	if err := o.FS.SyncDir(o.Dir); err != nil {
+		return nil, Recovery{}, err
+	}
+	h := segmentHeader{storeID: o.StoreID, number: o.number + 1}
 	kept := o.segments
+	var dropped *segment
 	if n := len(kept); n > 0 {
 		last := kept[n-1]
-		h.number = last.info.ID + 1
 		h.base, h.mark = o.tail.mark, o.tail.end
 		last.info.End = o.tail.mark
+		last.info.Bytes = last.offset(o.tail.mark)
 		if last.info.Base == o.tail.mark {
 			kept = kept[:n-1]
-			o.leftovers = append(o.leftovers, last.name())
+			dropped = last
 		}
 	}
 	for _, s := range o.segments {
 		h.epoch = max(h.epoch, s.info.Epoch)
 	}
 	h.epoch++
-	active := newSegment(h)
-	f, err := createSegment(o.FS, o.Dir, h, func(f vfs.File) error {
-		return o.copyTail(active, f)
-	})
+	f, h, err := o.freshFile(h)
 	if err != nil {
 		return nil, Recovery{}, err
 	}
+	active := newSegment(h)
 	l := o.newLog(h, append(slices.Clip(kept), active))
 	if err := writeManifest(o.FS, o.Dir, l.manifestOf(l.segments)); err != nil {
 		return nil, Recovery{}, errors.Join(err, f.Close())
@@ -274,10 +180,30 @@ func (o *opening) recover() (*Log, Recovery, error) {
 	if err := o.clean(h); err != nil {
 		return nil, Recovery{}, errors.Join(err, f.Close())
 	}
+	if dropped != nil {
+		if err := l.letGo([]*segment{dropped}); err != nil {
+			return nil, Recovery{}, errors.Join(err, f.Close())
+		}
+	}
 	c := &committer{Log: l, file: f, segment: active,
 		written: h.mark, durable: h.mark, content: h.mark, marked: h.mark}
 	l.committer.Go(c.run) // ends with Close
 	return l, o.rec, nil
+}
+
+// freshFile gives the fresh segment its file, with the groups behind the mark in it. With none to
+// copy it takes a free one. Otherwise it must not: a crash before the segment is listed would leave
+// groups in the file whose seed, that of an epoch which never was, is given once more.
+func (o *opening) freshFile(h segmentHeader) (vfs.File, segmentHeader, error) {
+	if o.tail.mark == o.tail.end && len(o.free) > 0 {
+		id := o.free[0]
+		o.free = o.free[1:]
+		return reuseFile(o.FS, o.Dir, id, h)
+	}
+	f, err := createSegment(o.FS, o.Dir, h, func(f vfs.File) error {
+		return o.copyTail(newSegment(h), f)
+	})
+	return f, h, err
 }
 
 func (o *opening) newLog(h segmentHeader, segments []*segment) *Log {
@@ -285,12 +211,16 @@ func (o *opening) newLog(h segmentHeader, segments []*segment) *Log {
 	active := segments[len(segments)-1]
 	active.info.End = h.mark
 	active.info.Bytes = active.offset(h.mark)
-	return &Log{
+	l := &Log{
 		opt: o.Options, storeID: o.StoreID, epoch: h.epoch,
 		kick: make(chan struct{}, 1), closing: make(chan struct{}),
-		dirSlot: make(chan struct{}, 1), segments: segments,
-		end: h.mark, written: h.mark, synced: h.mark, next: h.number, nextBase: h.base,
+		dirSlot: make(chan struct{}, 1), segments: segments, number: h.number, free: o.free,
+		listed: h.mark,
 	}
+	l.end.Store(h.mark)
+	l.written.Store(h.mark)
+	l.synced.Store(h.mark)
+	return l
 }
 
 // clean removes what no list names any more.

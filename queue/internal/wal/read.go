@@ -45,7 +45,7 @@ func (s *scanner) bytes(pos, n uint64) ([]byte, error) {
 	if err := readFull(s.file, s.buf, s.segment.offset(pos)); err != nil {
 		s.buf = s.buf[:0]
 		if errors.Is(err, errShort) {
-			return nil, s.segment.damage(s.dir, pos, err)
+			return nil, s.segment.damage(s.dir, s.segment.offset(pos), err)
 		}
 		return nil, fmt.Errorf("read segment %s: %w", s.segment.name(), err)
 	}
@@ -145,28 +145,31 @@ func (l *Log) nextKept(from uint64) (uint64, bool) {
 
 // replaySegment replays the part of [from, to) that is in the segment of from, and returns its end.
 func (l *Log) replaySegment(from, to uint64, fn func(Record) error) (uint64, error) {
-	s, f, end, err := l.pin(from)
+	p, err := l.pin(from)
 	if err != nil {
 		return 0, err
 	}
+	s := p.segment
 	defer l.unpin(s)
-	scan := &scanner{dir: l.opt.Dir, segment: s, file: f, end: end}
+	if s.info.Sparse {
+		return 0, fmt.Errorf("replay from position %d: %w", from, errSparse)
+	}
+	scan := &scanner{dir: l.opt.Dir, segment: s, file: p.file, end: p.end}
 	pos, err := scan.seek(from)
 	if err != nil {
 		return 0, err
 	}
-	for pos < min(end, to) {
+	for pos < min(p.end, to) {
 		h, group, bad, err := scan.group(pos)
 		if err != nil {
 			return 0, err
 		}
 		if bad != nil {
-			return 0, s.damage(l.opt.Dir, pos, bad)
+			return 0, s.damage(l.opt.Dir, s.offset(pos), bad)
 		}
 		var fnErr error
-		err = decodeRecords(h, group[headerBytes:], s.seed, func(_ []byte, r Record) {
+		err = decodeRecords(h, group[headerBytes:], s.seed, func(r Record) {
 			if fnErr == nil && r.Pos >= from && r.Pos < to {
-				r.Segment = s.info.ID
 				fnErr = fn(r)
 			}
 		})
@@ -175,109 +178,63 @@ func (l *Log) replaySegment(from, to uint64, fn func(Record) error) (uint64, err
 		}
 		pos += h.size()
 	}
-	return max(end, pos), nil
+	return max(p.end, pos), nil
 }
 
 // ReadAt reads the record at a position that Append or Replay gave. Its payload is in buf where
 // that is large enough. A rotten record is a *CorruptionError; the log goes on.
 func (l *Log) ReadAt(pos uint64, buf []byte) (Record, error) {
-	s, f, end, err := l.pin(pos)
+	h, err := l.pin(pos)
 	if err != nil {
 		return Record{}, err
 	}
-	defer l.unpin(s)
-	want := min(firstRead, end-pos)
-	buf = slices.Grow(buf[:0], int(want))[:want]
-	if err := readFull(f, buf, s.offset(pos)); err != nil {
-		return Record{}, l.readError(s, pos, err)
+	defer l.unpin(h.segment)
+	off, err := l.locate(h, pos, &tableReader{})
+	if err != nil {
+		return Record{}, err
 	}
-	return l.finishRecord(s, f, end, Record{Pos: pos, Payload: buf})
+	return l.readRecord(h, pos, off, buf)
+}
+
+// locate returns where in the file the record at a position is.
+func (l *Log) locate(h handle, pos uint64, table *tableReader) (int64, error) {
+	if h.segment.info.Sparse {
+		return table.find(l.opt.Dir, h, pos)
+	}
+	return h.segment.offset(pos), nil
+}
+
+func (l *Log) readRecord(h handle, pos uint64, off int64, buf []byte) (Record, error) {
+	want := max(0, min(firstRead, h.limit()-off))
+	buf = slices.Grow(buf[:0], int(want))[:want]
+	if err := readFull(h.file, buf, off); err != nil {
+		return Record{}, l.readError(h.segment, off, err)
+	}
+	return l.finishRecord(h, off, Record{Pos: pos, Payload: buf})
 }
 
 // finishRecord decodes the record whose first bytes are the payload of r, and reads the rest of it
 // where they do not suffice.
-func (l *Log) finishRecord(s *segment, f vfs.File, end uint64, r Record) (Record, error) {
+func (l *Log) finishRecord(h handle, off int64, r Record) (Record, error) {
 	b, pos := r.Payload, r.Pos
 	size := recordSize(b)
-	if size > uint64(len(b)) && size <= end-pos {
+	if size > uint64(len(b)) && size <= uint64(max(0, h.limit()-off)) {
 		have := len(b)
 		b = slices.Grow(b, int(size)-have)[:size]
-		if err := readFull(f, b[have:], s.offset(pos)+int64(have)); err != nil {
-			return Record{}, l.readError(s, pos, err)
+		if err := readFull(h.file, b[have:], off+int64(have)); err != nil {
+			return Record{}, l.readError(h.segment, off, err)
 		}
 	}
-	r, err := decodeRecord(b, s.seed, pos)
+	r, err := decodeRecord(b, h.segment.seed, pos)
 	if err != nil {
-		return Record{}, s.damage(l.opt.Dir, pos, err)
+		return Record{}, h.segment.damage(l.opt.Dir, off, err)
 	}
-	r.Segment = s.info.ID
 	return r, nil
 }
 
-func (l *Log) readError(s *segment, pos uint64, err error) error {
+func (l *Log) readError(s *segment, off int64, err error) error {
 	if errors.Is(err, errShort) {
-		return s.damage(l.opt.Dir, pos, err)
+		return s.damage(l.opt.Dir, off, err)
 	}
 	return fmt.Errorf("read segment %s: %w", s.name(), err)
-}
-
-// ReadBatch reads the records at positions that are sorted, neighbours in one go, and calls fn for
-// each in order. A record that cannot be read is an error for itself. A payload is valid during the
-// call only. It returns the buffer that it used, for the next call.
-func (l *Log) ReadBatch(
-	positions []uint64, buf []byte, fn func(i int, r Record, err error),
-) []byte {
-	for i := 0; i < len(positions); {
-		s, f, end, err := l.pin(positions[i])
-		if err != nil {
-			fn(i, Record{}, err)
-			i++
-			continue
-		}
-		n := neighbours(positions[i:], end)
-		buf = l.readRun(run{s, f, end, i, positions[i : i+n]}, buf, fn)
-		l.unpin(s)
-		i += n
-	}
-	return buf
-}
-
-// neighbours counts how many of the positions are worth one read.
-func neighbours(positions []uint64, end uint64) int {
-	n := 1
-	for n < len(positions) {
-		p := positions[n]
-		if p >= end || p-positions[0] > batchRead-firstRead || p-positions[n-1] > batchGap {
-			break
-		}
-		n++
-	}
-	return n
-}
-
-// run is a part of a batch that is read in one go.
-type run struct {
-	segment   *segment
-	file      vfs.File
-	end       uint64
-	first     int // index of positions[0] in the batch
-	positions []uint64
-}
-
-func (l *Log) readRun(r run, buf []byte, fn func(i int, r Record, err error)) []byte {
-	start := r.positions[0]
-	want := min(r.positions[len(r.positions)-1]+firstRead, r.end) - start
-	buf = slices.Grow(buf[:0], int(want))[:want]
-	err := readFull(r.file, buf, r.segment.offset(start))
-	for i, pos := range r.positions {
-		if err != nil { // a bad sector spoils the records on it, not their neighbours
-			rec, recErr := l.ReadAt(pos, nil)
-			fn(r.first+i, rec, recErr)
-			continue
-		}
-		have := buf[pos-start : len(buf) : len(buf)]
-		rec, recErr := l.finishRecord(r.segment, r.file, r.end, Record{Pos: pos, Payload: have})
-		fn(r.first+i, rec, recErr)
-	}
-	return buf
 }

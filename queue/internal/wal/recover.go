@@ -34,15 +34,15 @@ func (o *opening) scanLast() (err error) {
 	if bad == nil {
 		bad = errShort
 	}
-	highest, err := o.highestMark(scan)
+	behind, err := scan.visible(o.tail.end, o.stale)
 	if err != nil {
 		return err
 	}
-	if end := o.tail.end; max(synced, highest) > end {
+	if end := o.tail.end; max(synced, behind.mark) > end {
 		return o.refuse(last.name(), last.offset(end), fmt.Errorf("%w: %w", errBeforeMark, bad))
 	}
-	if o.tail.end < scan.end {
-		o.rec.Torn, o.rec.TornPos = int64(scan.end-o.tail.end), o.tail.end
+	if o.tail.end < behind.end {
+		o.rec.Torn, o.rec.TornPos = int64(behind.end-o.tail.end), o.tail.end
 	}
 	return nil
 }
@@ -73,21 +73,31 @@ func (o *opening) walk(scan *scanner, synced uint64) (bad, err error) {
 	return nil, nil
 }
 
-// highestMark looks for headers of groups behind the last whole one, on every boundary, and returns
-// the highest mark among them. A header proves its mark by its own checksum, whatever became of the
-// group's records.
-func (o *opening) highestMark(scan *scanner) (uint64, error) {
-	highest := uint64(0)
-	for pos := o.tail.end; pos < scan.end; pos += blockBytes {
-		b, err := scan.bytes(pos, headerBytes)
+// visible looks for headers of groups from pos on, on every boundary: how far what they announce
+// reaches, and the highest mark among them. A header proves itself by its own checksum, whatever
+// became of the group's records, and also where a lost sector has moved it to another place. What
+// the file has grown by since stale, its length in an earlier life, is the segment's own as well;
+// other bytes are of that earlier life, or cannot be told from it.
+func (s *scanner) visible(pos uint64, stale int64) (tail, error) {
+	seen := tail{end: pos}
+	if s.segment.offset(s.end) > max(stale, blockBytes) {
+		seen.end = max(pos, s.end)
+	}
+	for ; pos < s.end; pos += blockBytes {
+		b, err := s.bytes(pos, headerBytes)
 		if err != nil {
-			return 0, err
+			return tail{}, err
 		}
-		if h, bad := decodeGroupHeader(b, scan.segment.seed, pos); bad == nil {
-			highest = max(highest, h.synced)
+		h, bad := decodeGroupHeader(b, s.segment.seed, claimedPos(b))
+		if bad != nil {
+			continue
+		}
+		seen.mark = max(seen.mark, h.synced)
+		if h.pos == pos {
+			seen.end = max(seen.end, min(pos+h.size(), s.end))
 		}
 	}
-	return highest, nil
+	return seen, nil
 }
 
 // copyTail writes the whole groups behind the mark to the fresh segment, at the same positions and
@@ -119,9 +129,7 @@ func (o *opening) copyTail(to *segment, out vfs.File) (err error) {
 		start := len(buf)
 		buf = append(buf, group...)
 		buf = append(buf, make([]byte, h.size()-uint64(len(group)))...)
-		if err := reseed(buf[start:start+len(group)], h, last.seed, to.seed); err != nil {
-			return err
-		}
+		sealGroup(buf[start:start+len(group)], h, to.seed)
 		o.rec.Copied++
 		pos += h.size()
 		if len(buf) >= batchRead {

@@ -49,7 +49,7 @@ func TestTornTailIsCutAndCounted(t *testing.T) {
 		size := int(f.end - f.start)
 		kept := f.want[:len(f.want)-2]
 		rng := rand.New(rand.NewPCG(1, 2))
-		older := readTestFile(t, f.disk, files(t, f.disk)[0])
+		older := readTestFile(t, f.disk, files(t, f.disk, segmentSuffix)[0])
 		fill := func(cut int, with func(i int) byte) []byte {
 			b := slices.Clone(whole[:f.start+int64(cut)])
 			for i := cut; i < size; i++ {
@@ -97,35 +97,44 @@ func groupLength(whole []byte, f fixture) uint32 {
 }
 
 func TestEveryBitFlipIsRefusedOrHarmless(t *testing.T) {
-	bubble(t, func(t *testing.T) {
-		m := vfs.NewMem()
-		l, _ := mustOpen(t, testOptions(m))
-		var want []string
-		for i := range 6 {
-			p := fmt.Sprint(i, strings.Repeat("z", i*60))
-			put(t, l, i%2 == 0, p, "+")
-			want = append(want, p, "+")
-		}
-		mustClose(t, l)
-		refused, harmless := 0, 0
-		for name, content := range snapshot(t, m) {
-			for bit := range len(content) * 8 {
-				disk := m.Clone()
-				b := []byte(content)
-				b[bit/8] ^= 1 << (bit % 8)
-				writeTestFile(t, disk, name, b)
-				if flipRefused(t, disk, want, fmt.Sprintf("bit %d of %s", bit, name)) {
-					refused++
-				} else {
-					harmless++
-				}
+	for _, free := range []int{0, 1} {
+		t.Run(fmt.Sprint(free, " recycled files"), func(t *testing.T) {
+			bubble(t, func(t *testing.T) { everyBitFlip(t, free) })
+		})
+	}
+}
+
+func everyBitFlip(t *testing.T, free int) {
+	m := vfs.NewMem()
+	for id := range free {
+		writeFree(t, m, SegmentID(id+1))
+	}
+	l, _ := mustOpen(t, testOptions(m))
+	var want []string
+	for i := range 6 {
+		p := fmt.Sprint(i, strings.Repeat("z", i*60))
+		put(t, l, i%2 == 0, p, "+")
+		want = append(want, p, "+")
+	}
+	mustClose(t, l)
+	refused, harmless := 0, 0
+	for name, content := range snapshot(t, m) {
+		for bit := range len(content) * 8 {
+			disk := m.Clone()
+			b := []byte(content)
+			b[bit/8] ^= 1 << (bit % 8)
+			writeTestFile(t, disk, name, b)
+			if flipRefused(t, disk, want, fmt.Sprintf("bit %d of %s", bit, name)) {
+				refused++
+			} else {
+				harmless++
 			}
 		}
-		if refused == 0 || harmless == 0 {
-			t.Errorf("%d refused, %d harmless: the test sees only one of both", refused, harmless)
-		}
-		t.Logf("%d refused, %d harmless, 0 silent", refused, harmless)
-	})
+	}
+	if refused == 0 || harmless == 0 {
+		t.Errorf("%d refused, %d harmless: the test sees only one of both", refused, harmless)
+	}
+	t.Logf("%d refused, %d harmless, 0 silent", refused, harmless)
 }
 
 // flipRefused opens a rotten disk. Either the log refuses, and nothing has changed if it was Open
@@ -161,7 +170,7 @@ func TestSurgeryOnFilesIsRefused(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		f := killed(t, 12)
 		other := killed(t, 12)
-		names := files(t, f.disk)
+		names := files(t, f.disk, segmentSuffix)
 		if len(names) < 3 {
 			t.Fatalf("only %d segments", len(names))
 		}

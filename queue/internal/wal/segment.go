@@ -3,6 +3,7 @@ package wal
 import (
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"sort"
 
@@ -14,11 +15,14 @@ const maxHandles = 128
 
 var errNotKept = errors.New("no segment holds this position")
 
-// segment is a file of the log. Its fields are guarded by Log.mu, but for ID, Base, Epoch and seed,
-// which never change.
+// segment is a file of the log. Its fields are guarded by Log.mu, but for ID, Base, Epoch, Sparse
+// and those down to count, which never change.
 type segment struct {
 	info    SegmentInfo
 	seed    uint32
+	found   int64    // how long the file was when this segment began in it
+	table   int64    // of a sparse segment: where its table begins
+	count   uint64   // of a sparse segment: its records
 	file    vfs.File // open for reading; nil = not open
 	readers int      // who is using file
 	used    uint64   // Log.clock of the last use
@@ -27,58 +31,92 @@ type segment struct {
 
 func newSegment(h segmentHeader) *segment {
 	return &segment{
-		info: SegmentInfo{ID: h.number, Base: h.base, End: h.base, Epoch: h.epoch,
-			Bytes: blockBytes},
-		seed: groupSeed(h.storeID, h.epoch),
+		info: SegmentInfo{ID: h.number, Base: h.base, End: max(h.base, h.end), Epoch: h.epoch,
+			Bytes: blockBytes, Sparse: h.kind == kindSparse},
+		seed:  segmentSeed(h.storeID, h.epoch, h.number),
+		found: h.stale, table: h.table, count: h.count,
 	}
 }
 
-// offset returns where a position is in the file.
+// length returns how long the file is.
+func (s *segment) length() int64 { return max(s.found, s.info.Bytes) }
+
+// offset returns where a position is in the file of a segment that is not sparse.
 func (s *segment) offset(pos uint64) int64 { return blockBytes + int64(pos-s.info.Base) }
 
 func (s *segment) name() string { return segmentName(s.info.ID) }
 
-// damage reports bytes of s that are not what was written.
-func (s *segment) damage(dir string, pos uint64, err error) error {
-	return explain(&CorruptionError{
-		Dir: dir, Segment: s.name(), Offset: s.offset(pos), Err: err})
+// damage reports bytes of s, at an offset in its file, that are not what was written.
+func (s *segment) damage(dir string, off int64, err error) error {
+	return explain(&CorruptionError{Dir: dir, Segment: s.name(), Offset: off, Err: err})
 }
 
-// pin returns the segment that holds pos with its file open, and the position behind the last one
-// that may be read. The caller unpins it.
-func (l *Log) pin(pos uint64) (*segment, vfs.File, uint64, error) {
+// handle is a segment that somebody reads, with its file open.
+type handle struct {
+	segment *segment
+	file    vfs.File
+	end     uint64 // position behind the last one that may be read
+}
+
+// limit returns the offset behind the last byte of the file that may belong to a record.
+func (h handle) limit() int64 {
+	if h.segment.info.Sparse {
+		return h.segment.table
+	}
+	return h.segment.offset(h.end)
+}
+
+// pin returns the segment that holds pos with its file open. The caller unpins it.
+func (l *Log) pin(pos uint64) (handle, error) {
 	l.mu.Lock()
 	s := l.findLocked(pos)
 	if s == nil {
 		l.mu.Unlock()
-		return nil, nil, 0, fmt.Errorf("read position %d: %w", pos, errNotKept)
+		return handle{}, fmt.Errorf("read position %d: %w", pos, errNotKept)
 	}
+	h := l.pinLocked(s)
+	l.mu.Unlock()
+	return l.openPinned(h)
+}
+
+// pinLocked makes sure that the segment's file is not written again as another's.
+func (l *Log) pinLocked(s *segment) handle {
 	l.clock++
 	s.used = l.clock
 	s.readers++
-	f, end := s.file, s.info.End
-	l.mu.Unlock()
-	if f != nil {
-		return s, f, end, nil
+	return handle{s, s.file, s.info.End}
+}
+
+// openPinned opens the file where it is not open. Where that fails, it is no longer pinned.
+func (l *Log) openPinned(h handle) (handle, error) {
+	if h.file != nil {
+		return h, nil
 	}
+	s := h.segment
 	opened, err := l.opt.FS.Open(filepath.Join(l.opt.Dir, s.name()))
 	if err != nil {
+		l.mu.Lock()
+		removed := s.removed
+		l.mu.Unlock()
 		l.unpin(s)
-		return nil, nil, 0, fmt.Errorf("open segment: %w", err)
+		if removed && errors.Is(err, os.ErrNotExist) { // between the two
+			return handle{}, fmt.Errorf("open segment: %w", errNotKept)
+		}
+		return handle{}, fmt.Errorf("open segment: %w", err)
 	}
 	l.mu.Lock()
-	f = s.file
-	if f == nil {
-		f, s.file = opened, opened
+	if s.file == nil {
+		s.file = opened
 		l.handles++
 	}
+	h.file = s.file
 	unused := l.excessLocked()
 	l.mu.Unlock()
-	if f != opened {
+	if h.file != opened {
 		unused = append(unused, opened)
 	}
 	closeAll(unused)
-	return s, f, end, nil
+	return h, nil
 }
 
 // unpin ends a use of a segment's file.
@@ -151,70 +189,22 @@ func (l *Log) manifestOf(segments []*segment) manifest {
 	m := manifest{storeID: l.storeID}
 	for i, s := range segments {
 		e := manifestSegment{id: s.info.ID, epoch: s.info.Epoch, base: s.info.Base}
-		if i < len(segments)-1 {
-			e.end = s.info.End
+		if s.info.Sparse {
+			e.kind = kindSparse
+		}
+		e.end = s.info.End
+		if i == len(segments)-1 {
+			e.end = max(e.base, l.listed)
 		}
 		m.segments = append(m.segments, e)
 	}
 	return m
 }
 
-// Remove deletes segments that nobody needs any more, in one step for all. The one being written
-// and those that are not there are passed over. Reads under way end well.
-func (l *Log) Remove(ids ...SegmentID) error {
-	gone := make(map[SegmentID]bool, len(ids))
-	for _, id := range ids {
-		gone[id] = true
-	}
-	l.dirSlot <- struct{}{}
-	defer func() { <-l.dirSlot }()
-	l.mu.Lock()
-	err := l.failed
-	var kept, removed []*segment
-	for i, s := range l.segments {
-		if gone[s.info.ID] && i < len(l.segments)-1 {
-			removed = append(removed, s)
-		} else {
-			kept = append(kept, s)
-		}
-	}
-	m := l.manifestOf(kept)
-	l.mu.Unlock()
-	if err != nil || len(removed) == 0 {
-		return err
-	}
-	if err := l.removeFiles(m, kept, removed); err != nil {
-		return explain(fmt.Errorf("remove segments: %w", err))
-	}
-	return nil
-}
-
-// removeFiles takes the segments off the list first: a crash in between leaves files that the next
-// Open removes, never a list that names a missing file.
-func (l *Log) removeFiles(m manifest, kept, removed []*segment) error {
-	err := writeManifest(l.opt.FS, l.opt.Dir, m)
-	if _, ok := errors.AsType[unsettled](err); ok {
-		l.poison(err)
-	}
-	if err != nil {
-		return err
-	}
-	l.mu.Lock()
-	l.segments = kept
-	var unused []vfs.File
-	for _, s := range removed {
-		s.removed = true
-		if s.file != nil && s.readers == 0 {
-			unused = l.forgetLocked(s, unused)
-		}
-	}
-	l.mu.Unlock()
-	closeAll(unused)
-	var failed []error
-	for _, s := range removed {
-		failed = append(failed, l.opt.FS.Remove(filepath.Join(l.opt.Dir, s.name())))
-	}
-	return errors.Join(append(failed, l.opt.FS.SyncDir(l.opt.Dir))...)
+// numberLocked gives the next segment its number.
+func (l *Log) numberLocked() SegmentID {
+	l.number++
+	return l.number
 }
 
 // poison latches a failure that was met outside the committer, which tells everybody.

@@ -1,0 +1,83 @@
+package wal
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+
+	"github.com/ackwise/ackwise/internal/vfs"
+)
+
+// rotate goes on in a new segment: the old one is synced whole before the new one has a name, and
+// the new one is durable before it gets a group. It takes a free file; with none it makes one.
+func (c *committer) rotate(base uint64) error {
+	if c.durable < c.written {
+		if err := c.sync(); err != nil {
+			return err
+		}
+	}
+	if err := c.file.Close(); err != nil {
+		return fmt.Errorf("close segment: %w", err)
+	}
+	c.mu.Lock()
+	header := segmentHeader{storeID: c.storeID, epoch: c.epoch, number: c.numberLocked(),
+		base: base, mark: base}
+	c.mu.Unlock()
+	f, header, err := c.nextFile(header)
+	if err != nil {
+		return err
+	}
+	c.file = f
+	s := newSegment(header)
+	c.dirSlot <- struct{}{}
+	defer func() { <-c.dirSlot }()
+	c.mu.Lock()
+	all := append(slices.Clip(c.segments), s)
+	c.mu.Unlock()
+	if err := writeManifest(c.opt.FS, c.opt.Dir, c.manifestOf(all)); err != nil {
+		return err
+	}
+	c.mu.Lock()
+	c.segments = all
+	c.mu.Unlock()
+	c.segment = s
+	c.marked = max(c.marked, base)
+	return nil
+}
+
+// nextFile gives a segment its file, and returns its header as it was written.
+func (c *committer) nextFile(h segmentHeader) (vfs.File, segmentHeader, error) {
+	if id, ok := c.takeFree(); ok {
+		f, reused, err := reuseFile(c.opt.FS, c.opt.Dir, id, h)
+		if !errors.Is(err, os.ErrNotExist) { // somebody has taken the file away
+			return f, reused, err
+		}
+	}
+	f, err := createSegment(c.opt.FS, c.opt.Dir, h, nil)
+	return f, h, err
+}
+
+// createSegment makes a segment file under a temporary name, lets fill write its content, which may
+// be nil, syncs it, and gives it its name.
+func createSegment(
+	fs vfs.FS, dir string, h segmentHeader, fill func(vfs.File) error,
+) (vfs.File, error) {
+	name := segmentName(h.number)
+	f, err := writeNew(fs, filepath.Join(dir, name), func(f vfs.File) error {
+		_, err := f.WriteAt(h.encode(), 0)
+		if err == nil && fill != nil {
+			err = fill(f)
+		}
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("write segment %s: %w", filepath.Join(dir, name), err)
+	}
+	if err := giveName(fs, dir, name); err != nil {
+		_ = f.Close() // the file is not used
+		return nil, fmt.Errorf("name segment %s: %w", filepath.Join(dir, name), err)
+	}
+	return f, nil
+}
