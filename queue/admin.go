@@ -158,7 +158,7 @@ func (s *Store) Topics(ctx context.Context) ([]TopicInfo, error) {
 	all := []TopicInfo{}
 	for _, t := range s.st.Topics() {
 		info := TopicInfo{Name: t.Name, Options: topicOptions(t.Config), Scheduled: t.Scheduled(),
-			Published: t.Published, ProducedAgain: t.Again, DedupIDs: t.DedupIDs(),
+			Published: t.Published, ProducedAgain: t.Again, DedupIDs: s.dedupIDs(t),
 			Subscriptions: []string{}}
 		info.Messages, info.Bytes = t.Kept()
 		for _, q := range t.Subs {

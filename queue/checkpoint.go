@@ -1,43 +1,34 @@
 package queue
 
 import (
-	"encoding/binary"
+	"bufio"
+	"cmp"
 	"errors"
 	"fmt"
-	"hash/crc32"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
 
-	"github.com/ackwise/ackwise/internal/vfs"
 	"github.com/ackwise/ackwise/queue/internal/state"
 	"github.com/ackwise/ackwise/queue/internal/wal"
 )
 
-// A checkpoint is the whole state at a log position, so that opening reads only the log behind it.
-// The last two are kept: Verify recomputes the newer one from the older one and the log between.
-//
-//	magic 8 bytes · version 4 · reserved 4 · store id 16 · position 8 · length 8 · state · CRC-32C 4
 const (
-	checkpointMagic   = "ackwckpt"
-	checkpointVersion = 1
-	checkpointHead    = 48
-	checkpointPrefix  = "checkpoint-"
-	checkpointsKept   = 2
+	checkpointPrefix = "checkpoint-"
+	checkpointsKept  = 2
 )
 
 // mark names a checkpoint on disk.
 type mark struct {
 	pos     uint64
-	storeID [16]byte
+	storeID [16]byte // known of those that were read or written
 }
 
 func checkpointName(pos uint64) string { return fmt.Sprintf("%s%016x", checkpointPrefix, pos) }
 
-var crcTable = crc32.MakeTable(crc32.Castagnoli)
-
-// loadCheckpoint reads the newest checkpoint, or begins with an empty state.
+// loadCheckpoint reads the newest checkpoint, or begins with an empty state. The one before it is
+// for Verify, and for a person who moves a damaged newer one away.
 func (s *Store) loadCheckpoint() error {
 	s.st = state.New()
 	names, err := s.fs.ReadDir(s.dir)
@@ -57,87 +48,33 @@ func (s *Store) loadCheckpoint() error {
 		}
 		pos, err := strconv.ParseUint(hex, 16, 64)
 		if err != nil || checkpointName(pos) != name {
-			return s.badCheckpoint(name, errors.New("not the name of a checkpoint"))
+			return badCheckpoint(s.dir, name, 0, errors.New("not the name of a checkpoint"))
 		}
 		s.marks = append(s.marks, mark{pos: pos})
 	}
 	if len(s.marks) == 0 {
 		return nil
 	}
-	slices.SortFunc(s.marks, func(a, b mark) int {
-		if a.pos < b.pos {
-			return -1
-		}
-		return 1
-	})
-	for i := range s.marks {
-		st, id, err := s.readCheckpoint(s.marks[i].pos, i == len(s.marks)-1)
-		if err != nil {
-			return err
-		}
-		s.marks[i].storeID = id
-		if st != nil {
-			s.st = st
-		}
-	}
-	s.grown.Store(s.marks[len(s.marks)-1].pos)
-	return nil
+	slices.SortFunc(s.marks, func(a, b mark) int { return cmp.Compare(a.pos, b.pos) })
+	newest := &s.marks[len(s.marks)-1]
+	s.st, newest.storeID, err = s.readCheckpoint(newest.pos, s.dedup.read)
+	s.grown.Store(newest.pos)
+	return err
 }
 
-// readCheckpoint reads and checks a checkpoint; the state is nil where it is not wanted.
-func (s *Store) readCheckpoint(pos uint64, want bool) (*state.State, [16]byte, error) {
-	name := checkpointName(pos)
-	var id [16]byte
-	b, err := readFile(s.fs, filepath.Join(s.dir, name))
+// readCheckpoint reads and checks a checkpoint: windows reads the dedup windows in it.
+func (s *Store) readCheckpoint(pos uint64, windows func(*bufio.Reader) error) (*state.State,
+	[16]byte, error) {
+	r, id, err := openCheckpoint(s.fs, s.dir, pos)
 	if err != nil {
-		return nil, id, fmt.Errorf("read checkpoint: %w", err)
+		return nil, id, err
 	}
-	if len(b) < checkpointHead+4 || string(b[:8]) != checkpointMagic {
-		return nil, id, s.badCheckpoint(name, errors.New("not a checkpoint"))
+	st := state.New()
+	err = loadSections(st, r, r.left, windows)
+	if _, damaged := errors.AsType[*CorruptionError](err); err != nil && !damaged {
+		err = r.bad(err)
 	}
-	if v := binary.LittleEndian.Uint32(b[8:]); v > checkpointVersion {
-		return nil, id, &FormatError{File: filepath.Join(s.dir, name), Found: v,
-			Supported: checkpointVersion}
-	}
-	copy(id[:], b[16:32])
-	body, sum := b[:len(b)-4], binary.LittleEndian.Uint32(b[len(b)-4:])
-	switch {
-	case crc32.Checksum(body, crcTable) != sum:
-		return nil, id, s.badCheckpoint(name, errors.New("its checksum does not match"))
-	case binary.LittleEndian.Uint64(b[32:]) != pos,
-		binary.LittleEndian.Uint64(b[40:]) != uint64(len(body)-checkpointHead):
-		return nil, id, s.badCheckpoint(name, errors.New("its header does not fit the file"))
-	case !want:
-		return nil, id, nil
-	}
-	st, err := state.Decode(body[checkpointHead:])
-	if err != nil {
-		return nil, id, s.badCheckpoint(name, err)
-	}
-	return st, id, nil
-}
-
-func (s *Store) badCheckpoint(name string, err error) error {
-	return &CorruptionError{Dir: s.dir, Segment: name, Err: fmt.Errorf("%w; nothing was changed. "+
-		"The log since the checkpoint before it is kept: move this file away, and the store opens "+
-		"from there", err)}
-}
-
-func readFile(fs vfs.FS, name string) ([]byte, error) {
-	f, err := fs.Open(name)
-	if err != nil {
-		return nil, err
-	}
-	size, err := f.Size()
-	if err != nil {
-		return nil, errors.Join(err, f.Close())
-	}
-	b := make([]byte, size)
-	_, err = f.ReadAt(b, 0)
-	if err != nil && size > 0 {
-		return nil, errors.Join(err, f.Close())
-	}
-	return b, f.Close()
+	return st, id, errors.Join(err, r.file.Close())
 }
 
 // checkpointLoop takes a checkpoint whenever the log has grown enough.
@@ -155,7 +92,8 @@ func (s *Store) checkpointLoop() {
 }
 
 // takeCheckpoint writes the state down, and then frees the segments in which nothing lives and that
-// no kept checkpoint needs.
+// no kept checkpoint needs, and compacts those in which little lives. The store goes on meanwhile:
+// its lock is held only while the state is noted.
 func (s *Store) takeCheckpoint() error {
 	s.verifying.Lock()
 	defer s.verifying.Unlock()
@@ -167,49 +105,51 @@ func (s *Store) takeCheckpoint() error {
 	// The group of this empty unit ends behind all that the state holds: once it is synced, so is
 	// everything that the checkpoint says.
 	group := s.append(nil, true)
-	id := s.log.StoreID()
-	pos := s.log.End()
-	b := make([]byte, checkpointHead, 1<<16)
-	b = s.st.Encode(b)
-	freed := s.freeSegments()
-	s.grown.Store(pos)
+	m := mark{pos: s.log.End(), storeID: s.log.StoreID()}
+	snapshot := sections{windows: s.snapshotWindows(), state: s.st.Snapshot()}
+	free := s.freeSegments()
+	s.grown.Store(m.pos)
 	s.mu.Unlock()
 
-	copy(b, checkpointMagic)
-	binary.LittleEndian.PutUint32(b[8:], checkpointVersion)
-	copy(b[16:], id[:])
-	binary.LittleEndian.PutUint64(b[32:], pos)
-	binary.LittleEndian.PutUint64(b[40:], uint64(len(b)-checkpointHead))
-	b = binary.LittleEndian.AppendUint32(b, crc32.Checksum(b, crcTable))
 	if err := wait(group, true); err != nil {
 		return err
 	}
-	if err := s.writeCheckpoint(checkpointName(pos), b); err != nil {
+	if err := writeCheckpoint(s.fs, s.dir, m, snapshot); err != nil {
 		return fmt.Errorf("write checkpoint: %w", err)
 	}
+	oldest, err := s.keepCheckpoint(m)
+	if err != nil || oldest == 0 {
+		return err
+	}
+	free = slices.DeleteFunc(free, func(i wal.SegmentInfo) bool { return i.End > oldest })
+	if len(free) > 0 {
+		if err := s.log.Remove(segmentIDs(free)...); err != nil {
+			return err
+		}
+	}
+	return s.compact(oldest)
+}
+
+// keepCheckpoint notes a new checkpoint and removes those that it replaces. It returns where the
+// oldest kept one stands: no kept one needs the log before it. 0 = there is only one yet.
+func (s *Store) keepCheckpoint(m mark) (oldest uint64, err error) {
 	s.mu.Lock()
-	s.marks = append(s.marks, mark{pos: pos, storeID: id})
+	s.marks = append(s.marks, m)
 	var old []mark
 	if n := len(s.marks) - checkpointsKept; n > 0 {
 		old = slices.Clone(s.marks[:n])
 		s.marks = slices.Clone(s.marks[n:])
 	}
-	oldest := s.marks[0].pos
+	if len(s.marks) == checkpointsKept {
+		oldest = s.marks[0].pos
+	}
 	s.mu.Unlock()
 	for _, m := range old {
 		if err := s.fs.Remove(filepath.Join(s.dir, checkpointName(m.pos))); err != nil {
-			return fmt.Errorf("remove old checkpoint: %w", err)
+			return 0, fmt.Errorf("remove old checkpoint: %w", err)
 		}
 	}
-	freed = slices.DeleteFunc(freed, func(i wal.SegmentInfo) bool { return i.End > oldest })
-	ids := make([]wal.SegmentID, len(freed))
-	for i := range freed {
-		ids[i] = freed[i].ID
-	}
-	if len(ids) == 0 || len(s.marks) < checkpointsKept {
-		return nil
-	}
-	return s.log.Remove(ids...)
+	return oldest, nil
 }
 
 // freeSegments returns the sealed segments in which no message of the state lives. The caller
@@ -225,20 +165,10 @@ func (s *Store) freeSegments() []wal.SegmentInfo {
 	return free
 }
 
-func (s *Store) writeCheckpoint(name string, b []byte) error {
-	final := filepath.Join(s.dir, name)
-	f, err := s.fs.Create(final + ".tmp")
-	if err != nil {
-		return err
+func segmentIDs(segments []wal.SegmentInfo) []wal.SegmentID {
+	ids := make([]wal.SegmentID, len(segments))
+	for i := range segments {
+		ids[i] = segments[i].ID
 	}
-	if _, err := f.WriteAt(b, 0); err != nil {
-		return errors.Join(err, f.Close())
-	}
-	if err := errors.Join(f.Sync(), f.Close()); err != nil {
-		return err
-	}
-	if err := s.fs.Rename(final+".tmp", final); err != nil {
-		return err
-	}
-	return s.fs.SyncDir(s.dir)
+	return ids
 }

@@ -9,6 +9,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"slices"
+	"strings"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -16,6 +17,7 @@ import (
 
 	"github.com/ackwise/ackwise"
 	"github.com/ackwise/ackwise/internal/vfs"
+	"github.com/ackwise/ackwise/queue/internal/reserve"
 	"github.com/ackwise/ackwise/queue/internal/state"
 	"github.com/ackwise/ackwise/queue/internal/wal"
 )
@@ -619,6 +621,9 @@ func TestL8DamageIsRefused(t *testing.T) {
 		}
 		later := 0
 		for _, name := range names {
+			if name == reserve.Name { // its content means nothing
+				continue
+			}
 			whole, err := mem.ReadFile("/store/" + name)
 			if err != nil || len(whole) == 0 {
 				t.Fatalf("%s: %d bytes, %v", name, len(whole), err)
@@ -641,8 +646,12 @@ func TestL8DamageIsRefused(t *testing.T) {
 				if err != nil || len(report.Findings) != 1 {
 					t.Errorf("%s: verify found %q, %v", name, report.Findings, err)
 				}
-				checkBuried(t, again)
 				later++
+				if strings.HasPrefix(name, checkpointPrefix) { // the older one: nobody needs it to open
+					_ = again.Close()
+					continue
+				}
+				checkBuried(t, again)
 				continue
 			}
 			var corrupt *CorruptionError

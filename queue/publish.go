@@ -7,6 +7,7 @@ import (
 
 	"github.com/ackwise/ackwise"
 	"github.com/ackwise/ackwise/internal/nearest"
+	"github.com/ackwise/ackwise/queue/internal/dedup"
 	"github.com/ackwise/ackwise/queue/internal/state"
 	"github.com/ackwise/ackwise/queue/internal/wal"
 )
@@ -72,13 +73,21 @@ type publishing struct {
 	m   *ackwise.Message
 	id  string // the message's, or the one that was made for it
 	pos uint64 // of its record, or of that of the first copy
+
+	probe dedup.Probe // what was known of its ID before the mutex was taken
 }
 
 // publishAll accepts or refuses each message, in order. What was accepted holds once the returned
 // group is synced; nil = nothing was.
 func (s *Store) publishAll(ctx context.Context, delay time.Duration, ps []publishing,
 	results []ackwise.Result) *wal.Group {
-	s.mu.Lock()
+	for made := s.probeAll(ps, results); ; made = s.probeAll(ps, results) {
+		s.mu.Lock()
+		if s.dedup.made.Load() == made {
+			break
+		}
+		s.mu.Unlock() // a topic was made meanwhile: its window was not asked
+	}
 	defer s.unlock()
 	var group *wal.Group
 	now := s.clock.now()
@@ -148,24 +157,22 @@ func (s *Store) publishOne(now int64, delay time.Duration, p *publishing) (
 		return refused(class, "", err), nil
 	}
 	if m.ID != "" {
-		pos, seen, same, full := t.Repeat(now, m)
+		seen, known, err := s.dedup.known(t, &p.probe, now, 0)
 		switch {
-		case seen && !same:
+		case err != nil:
+			return refused(ackwise.ResultRetryable, "", err), nil
+		case known && seen.Sum != sumOf(m):
 			return refused(ackwise.ResultRejected, "", fmt.Errorf("message %q: %w", m.ID,
 				ackwise.ErrIDConflict)), nil
-		case seen:
+		case known:
 			// The sync that covers this record covers the first copy too.
 			again := t.ProducedAgain()
 			if err := s.st.Do(again); err != nil {
 				return refused(ackwise.ResultRetryable, "", err), nil
 			}
-			p.pos = pos
+			p.pos = seen.Pos
 			return ackwise.Result{Class: ackwise.ResultAccepted, Duplicate: true},
 				s.append([]state.Record{again}, true)
-		case full:
-			return refused(ackwise.ResultRetryable, "", fmt.Errorf(
-				"topic %s remembers %d IDs, its bound (MaxDedupIDs): %w", t.Name,
-				t.Config.MaxDedupIDs, ackwise.ErrFull)), nil
 		}
 	}
 	s.accepting = state.Publish{Now: now, Topic: t.ID, Given: m.ID != "", Message: *m}
@@ -220,6 +227,10 @@ func (s *Store) admit(m *ackwise.Message) (*state.Topic, ackwise.ResultClass, er
 		return nil, ackwise.ResultRetryable, full("messages", t.Config.MaxMessages)
 	case bytes+int64(len(m.Body)) > t.Config.MaxBytes:
 		return nil, ackwise.ResultRetryable, full("bytes", t.Config.MaxBytes)
+	case !s.disk.Whole():
+		return nil, ackwise.ResultRetryable, fmt.Errorf("the disk is full, %d of %d bytes of the "+
+			"reserve are left (ReserveBytes); settlements go on: %w", s.disk.Left(),
+			s.opt.ReserveBytes, ackwise.ErrFull)
 	case s.freeBytes()-int64(s.log.PendingBytes()+len(m.Body)) < s.opt.MinFreeBytes:
 		return nil, ackwise.ResultRetryable, fmt.Errorf("the disk has %d bytes free, and %d are "+
 			"left for settlements (MinFreeBytes): %w", s.free, s.opt.MinFreeBytes, ackwise.ErrFull)

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/ackwise/ackwise"
+	"github.com/ackwise/ackwise/queue/internal/arena"
 	"github.com/ackwise/ackwise/queue/internal/state"
 	"github.com/ackwise/ackwise/queue/internal/wal"
 )
@@ -97,7 +98,9 @@ func (r *Receiver) Features() ackwise.Features {
 const maxDelay = 10 * 365 * 24 * time.Hour
 
 // Receive implements ackwise.Source. Messages come in the order of the log. A message whose body
-// can no longer be read becomes a dead letter with that reason, and the others go on.
+// can no longer be read becomes a dead letter with that reason, and the others go on. What the
+// deliveries of one call hold lies together in chunks of up to 64 KiB, which a single one keeps in
+// memory: who keeps few of many for long keeps copies.
 func (r *Receiver) Receive(ctx context.Context, max int) ([]*ackwise.Delivery, error) {
 	if max < 1 {
 		return nil, &ackwise.InvalidError{Field: "max", Reason: "at least one is needed"}
@@ -139,7 +142,7 @@ func (r *Receiver) claim(ctx context.Context, max int) (
 	if err := ctx.Err(); err != nil {
 		return nil, nil, nil, context.Cause(ctx)
 	}
-	max = min(max, s.opt.MaxBatch, r.opt.MaxInFlight-r.session.InFlight)
+	max = min(max, s.opt.MaxBatch, r.opt.MaxInFlight-r.session.InFlight, s.handOutRoom())
 	if max > 0 {
 		records, out := s.st.HandOut(s.clock.now(), state.Ask{Session: r.session, Max: max,
 			MaxBytes: s.opt.MaxBatchBytes, Lease: r.lease.Milliseconds(), Synced: s.log.Synced()})
@@ -183,37 +186,53 @@ func (r *Receiver) unwait(w *waiter) {
 	s.st.Touch(r.sub)
 }
 
+// deliveryChunk is how many deliveries share one allocation: so many a kept one keeps alive.
+const deliveryChunk = 64
+
 // deliveries reads the bodies of what was handed out.
 func (r *Receiver) deliveries(out []state.HandOut) ([]*ackwise.Delivery, error) {
 	s := r.store
-	positions := make([]uint64, len(out))
+	ds := make([]*ackwise.Delivery, len(out))
+	var chunk []ackwise.Delivery
+	bytes := 0
 	for i := range out {
-		positions[i] = out[i].Pos
+		if i%deliveryChunk == 0 {
+			chunk = make([]ackwise.Delivery, min(deliveryChunk, len(out)-i))
+		}
+		ds[i] = &chunk[i%deliveryChunk]
+		bytes += int(out[i].Size)
 	}
-	messages, faults, err := s.readMessages(positions)
+	memory := arena.New(len(out), bytes)
+	faults, err := s.readMessages(out, ds, memory)
 	if err != nil {
 		return nil, err
 	}
 	deadline := s.clock.wall(s.clock.now()).Add(r.lease)
-	ds := make([]*ackwise.Delivery, 0, len(out))
-	topic := r.sub.Topic.Name
-	number := s.storeNumber()
-	for i := range out {
+	tok := token{store: s.storeNumber(), sub: r.sub.ID}
+	readable := ds[:0]
+	for i, d := range ds {
 		o := &out[i]
-		tok := token{store: number, sub: r.sub.ID, seq: o.Seq, gen: o.Gen}.encode()
-		if faults[i] != nil {
-			r.bury(tok, faults[i])
+		tok.seq, tok.gen = o.Seq, o.Gen
+		text := tok.text()
+		d.Token = ackwise.LeaseToken(memory.String(text[:]))
+		if fault := faults[i]; fault != nil {
+			r.bury(d.Token, fault)
 			continue
 		}
-		messages[i].Topic = topic
-		d := &ackwise.Delivery{Message: messages[i], Attempt: o.Counts.HandOuts,
-			Counts: o.Counts, Cause: o.Cause, History: o.History, Token: tok,
-			Deadline: deadline, Position: position(o.Pos), Epoch: o.Epoch, Suspect: o.Suspect}
-		ds = append(ds, d)
-		s.observe(ackwise.Event{Kind: "handed-out", Pipeline: r.name, ID: d.ID, Key: d.Key,
-			Attempt: d.Attempt, Cause: d.Cause})
+		at := positionText(o.Pos)
+		d.Position = ackwise.Position(memory.String(at[:]))
+		d.Topic = r.sub.Topic.Name
+		d.Attempt, d.Counts, d.Cause, d.History = o.Counts.HandOuts, o.Counts, o.Cause, o.History
+		d.Deadline, d.Epoch, d.Suspect = deadline, o.Epoch, o.Suspect
+		readable = append(readable, d)
 	}
-	return ds, nil
+	if s.opt.Observe != nil {
+		for _, d := range readable {
+			s.observe(ackwise.Event{Kind: "handed-out", Pipeline: r.name, ID: d.ID, Key: d.Key,
+				Attempt: d.Attempt, Cause: d.Cause})
+		}
+	}
+	return readable, nil
 }
 
 // bury makes a message that can no longer be read a dead letter.
@@ -224,25 +243,28 @@ func (r *Receiver) bury(tok ackwise.LeaseToken, fault error) {
 }
 
 // Settle implements ackwise.Source. It returns when the settlements survive a killed process, and
-// when dead letters and drops (with SyncAcks: all) are synced. A late ack, nack, dead or drop
-// counts while nobody else holds the message; a late ack that is refused is remembered as ack-lost.
+// when dead letters and drops (with SyncAcks: all) are synced; so does a repeat. A late ack, nack,
+// dead or drop counts while nobody else holds the message; a late ack that is refused is remembered
+// as ack-lost.
 func (r *Receiver) Settle(ctx context.Context, ss []ackwise.Settlement) []ackwise.SettleResult {
 	s := r.store
 	results := make([]ackwise.SettleResult, len(ss))
 	s.mu.Lock()
-	durable := r.opt.SyncAcks
+	durable, now := r.opt.SyncAcks, s.clock.now()
 	var records []state.Record
+	wanted := false // something to wait for
 	for i := range ss {
-		var made []state.Record
-		made, results[i] = s.settleOne(r, &ss[i])
-		records = append(records, made...)
-		if o := ss[i].Outcome; len(made) > 0 &&
-			(o == ackwise.OutcomeDead || o == ackwise.OutcomeDrop) {
-			durable = true
+		before := len(records)
+		records, results[i] = s.settleOne(now, r, &ss[i], records)
+		if len(records) == before && !results[i].Already {
+			continue
 		}
+		wanted = true
+		o := ss[i].Outcome
+		durable = durable || o == ackwise.OutcomeDead || o == ackwise.OutcomeDrop
 	}
 	var group *wal.Group
-	if len(records) > 0 {
+	if wanted { // a repeat waits for the unit that covers the first copy too
 		group = s.append(records, durable)
 		s.st.Touch(r.sub)
 	}
@@ -265,18 +287,20 @@ func (r *Receiver) Settle(ctx context.Context, ss []ackwise.Settlement) []ackwis
 		if failed != nil && results[i].Err == nil {
 			results[i] = ackwise.SettleResult{Err: fmt.Errorf("settle: %w", failed)}
 		}
-		s.observe(ackwise.Event{Kind: "settled", Pipeline: r.name, Outcome: ss[i].Outcome,
-			Err: results[i].Err})
+		if s.opt.Observe != nil {
+			s.observe(ackwise.Event{Kind: "settled", Pipeline: r.name, Outcome: ss[i].Outcome,
+				Err: results[i].Err})
+		}
 	}
 	return results
 }
 
-// settleOne carries out one settlement in the state. r is nil in a transaction, which may settle
-// deliveries of any subscription. The caller holds mu.
-func (s *Store) settleOne(r *Receiver, st *ackwise.Settlement) (
+// settleOne carries out one settlement in the state, and adds what says so to records. r is nil in
+// a transaction, which may settle deliveries of any subscription. The caller holds mu.
+func (s *Store) settleOne(now int64, r *Receiver, st *ackwise.Settlement, records []state.Record) (
 	[]state.Record, ackwise.SettleResult) {
 	if err := s.usable(); err != nil {
-		return nil, ackwise.SettleResult{Err: err}
+		return records, ackwise.SettleResult{Err: err}
 	}
 	tok, err := decodeToken(st.Token)
 	if err == nil && tok.store != s.storeNumber() {
@@ -290,13 +314,13 @@ func (s *Store) settleOne(r *Receiver, st *ackwise.Settlement) (
 			Reason: fmt.Sprintf("it must be between 0 and %s", maxDelay)}
 	}
 	if err != nil {
-		return nil, ackwise.SettleResult{Err: err}
+		return records, ackwise.SettleResult{Err: err}
 	}
 	q := s.st.SubByID(tok.sub)
 	if q == nil || r != nil && q != r.sub {
-		return nil, ackwise.SettleResult{Err: ackwise.ErrBadToken}
+		return records, ackwise.SettleResult{Err: ackwise.ErrBadToken}
 	}
-	now, delay := s.clock.now(), st.Delay
+	delay := st.Delay
 	if st.Outcome == ackwise.OutcomeExtend && delay == 0 {
 		delay = time.Duration(q.Config.LeaseMillis) * time.Millisecond
 		if r != nil {
@@ -305,7 +329,7 @@ func (s *Store) settleOne(r *Receiver, st *ackwise.Settlement) (
 	}
 	until := now + delay.Milliseconds()
 	records, already, err := s.st.Settle(now, state.Settling{Sub: q, Seq: tok.seq, Gen: tok.gen,
-		Outcome: st.Outcome, Reason: st.Reason, Until: until})
+		Outcome: st.Outcome, Reason: st.Reason, Until: until}, records)
 	result := ackwise.SettleResult{Err: err, Already: already}
 	if err == nil && st.Outcome == ackwise.OutcomeExtend {
 		result.Deadline = s.clock.wall(until)
@@ -335,11 +359,9 @@ func (r *Receiver) Keep(ctx context.Context, held []ackwise.LeaseToken) error {
 		if keep[gen] {
 			return
 		}
-		made, _, err := s.st.Settle(now, state.Settling{Sub: r.sub, Seq: seq, Gen: gen,
-			Outcome: ackwise.OutcomeRelease})
-		if err == nil {
-			records = append(records, made...)
-		}
+		// It is held, so nothing speaks against giving it back.
+		records, _, _ = s.st.Settle(now, state.Settling{Sub: r.sub, Seq: seq, Gen: gen,
+			Outcome: ackwise.OutcomeRelease}, records)
 	})
 	if len(records) == 0 {
 		s.unlock()

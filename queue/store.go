@@ -13,18 +13,21 @@ import (
 	"github.com/ackwise/ackwise"
 	"github.com/ackwise/ackwise/internal/lockfile"
 	"github.com/ackwise/ackwise/internal/vfs"
+	"github.com/ackwise/ackwise/queue/internal/reserve"
 	"github.com/ackwise/ackwise/queue/internal/state"
 	"github.com/ackwise/ackwise/queue/internal/wal"
 )
 
 // Store is an open directory of topics, subscriptions and tables. It is safe for concurrent use.
 type Store struct {
-	dir   string
-	opt   Options
-	fs    vfs.FS
-	lock  *lockfile.Lock // nil = the file system is not shared
-	log   *wal.Log
-	clock clock
+	dir    string
+	opt    Options
+	disk   *reserve.FS    // with all of the reserve, for the log
+	fs     vfs.FS         // the same; spares what settling all in flight needs of the reserve
+	lock   *lockfile.Lock // nil = the file system is not shared
+	log    *wal.Log
+	clock  clock
+	number uint64 // of the store, in tokens
 
 	wg         sync.WaitGroup
 	ctx        context.Context // ends with the store
@@ -33,11 +36,14 @@ type Store struct {
 	checkpoint chan struct{} // capacity 1: the log has grown, take a checkpoint
 	verifying  sync.Mutex    // held while Verify reads what a checkpoint would free; before mu
 
+	readings  readings   // memory of Receive's reads, for the next ones
 	observing sync.Mutex // one call of Options.Observe at a time; taken without any other
 
 	waiting atomic.Int64  // Receives in waiters; read by released
 	grown   atomic.Uint64 // the log's end at the last checkpoint
 	told    uint64        // how far released has told of syncs; the log's goroutine alone uses it
+
+	dedup windows // the IDs that are remembered
 
 	mu        sync.Mutex // guards all below; never held across I/O or a wait
 	st        *state.State
@@ -50,6 +56,7 @@ type Store struct {
 	free      int64         // bytes free on the disk, as of askedAt
 	askedAt   int64         // engine time
 	fatal     error
+	held      bool // hand-outs wait for room on the disk
 	isClosed  bool
 }
 
@@ -68,11 +75,11 @@ func Open(dir string, o Options) (*Store, error) {
 		return nil, err
 	}
 	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, fmt.Errorf("make directory: %w", err)
+		return nil, explainDisk(fmt.Errorf("make directory: %w", err))
 	}
 	lock, err := lockfile.Acquire(dir)
 	if err != nil {
-		return nil, lockedError(dir, err)
+		return nil, explainDisk(lockedError(dir, err))
 	}
 	s, err := openOn(vfs.OS{}, dir, o)
 	if err != nil {
@@ -84,18 +91,24 @@ func Open(dir string, o Options) (*Store, error) {
 
 // openOn opens the store in a directory of a file system; the directory is there and is ours.
 func openOn(fs vfs.FS, dir string, o Options) (*Store, error) {
-	s := &Store{dir: dir, opt: o, fs: fs, kick: make(chan struct{}, 1),
+	s := &Store{dir: dir, opt: o, kick: make(chan struct{}, 1),
 		checkpoint: make(chan struct{}, 1), waiters: make(map[*state.Sub][]*waiter)}
+	s.dedup.kick = make(chan struct{}, 1)
 	s.ctx, s.cancel = context.WithCancel(context.Background())
+	if err := s.openDisk(fs); err != nil {
+		s.cancel()
+		return nil, err
+	}
 	if err := s.recover(); err != nil {
 		s.cancel()
 		if s.log != nil {
 			err = errors.Join(err, s.log.Close())
 		}
-		return nil, err
+		return nil, errors.Join(err, s.disk.Close())
 	}
 	s.wg.Go(s.tickLoop)       // ends with ctx
 	s.wg.Go(s.checkpointLoop) // ends with ctx
+	s.wg.Go(s.dedupLoop)      // ends with ctx
 	return s, nil
 }
 
@@ -108,20 +121,29 @@ func (s *Store) recover() error {
 	if n := len(s.marks); n > 0 {
 		from, storeID = s.marks[n-1].pos, s.marks[n-1].storeID
 	}
-	log, recovery, err := wal.Open(wal.Options{FS: s.fs, Dir: s.dir, StoreID: storeID,
-		SegmentBytes: s.opt.SegmentBytes, NoSync: s.opt.Sync == SyncNever, CheckpointPos: from,
-		Released: s.released})
+	log, recovery, err := wal.Open(wal.Options{FS: s.disk, Dir: s.dir, StoreID: storeID,
+		SegmentBytes: s.opt.SegmentBytes, FreeSegments: s.opt.FreeSegments,
+		NoSync: s.opt.Sync == SyncNever, CheckpointPos: from, Released: s.released})
 	if err != nil {
 		return fmt.Errorf("open log: %w", err)
 	}
 	s.log = log
+	if err := s.openWindows(); err != nil {
+		return fmt.Errorf("open dedup windows: %w", err)
+	}
 	replayed := 0
 	err = log.Replay(from, log.End(), func(r wal.Record) error {
 		replayed++
-		return s.st.Apply(r.Pos, r.Type, r.Payload)
+		if err := s.st.Apply(r.Pos, r.Type, r.Payload); err != nil {
+			return err
+		}
+		return s.maintainWindows(alreadySynced)
 	})
 	if err != nil {
 		return fmt.Errorf("replay log: %w", err)
+	}
+	if err := s.checkWindows(); err != nil {
+		return err
 	}
 	s.opt.Logger.Info("opened", "dir", s.dir, "from", from, "records", replayed,
 		"torn_bytes", recovery.Torn)
@@ -134,6 +156,10 @@ func (s *Store) recover() error {
 func (s *Store) beginTerm() error {
 	now, before := s.clock.now(), s.st.Owner
 	open := &state.Open{Now: now, Number: s.st.OpenNo + 1, Process: s.opt.Process}
+	copied, err := s.identify(open)
+	if err != nil {
+		return err
+	}
 	if err := s.st.Do(open); err != nil {
 		return err
 	}
@@ -141,6 +167,8 @@ func (s *Store) beginTerm() error {
 	for _, ss := range s.st.Sessions() {
 		how := state.EndNone
 		switch {
+		case copied: // its consumer is with the original
+			how = state.EndRestarted
 		case !ss.Foreign || ss.Process != "" && ss.Process == before && before != s.opt.Process:
 			how = state.EndRestarted
 		case ss.Process != "" && !lockfile.Alive(ss.Process):
@@ -180,7 +208,7 @@ func (s *Store) Close() error {
 	if fatal == nil {
 		err = s.takeCheckpoint()
 	}
-	err = errors.Join(err, s.log.Close())
+	err = errors.Join(err, s.log.Close(), s.disk.Close())
 	if s.lock != nil {
 		err = errors.Join(err, s.lock.Release())
 	}
@@ -231,18 +259,27 @@ func (s *Store) append(records []state.Record, durable bool) *wal.Group {
 
 // unlock wakes who has something to do after the state moved, and unlocks mu.
 func (s *Store) unlock() {
+	held := s.held
 	s.wakeWaiters()
 	next := s.st.NextWake()
-	sooner := next != 0 && (s.tickAt == 0 || next < s.tickAt)
+	sooner := next != 0 && (s.tickAt == 0 || next < s.tickAt) || s.held && !held
+	busy := len(s.dedup.busy) > 0
 	s.mu.Unlock()
 	if sooner {
 		kick(s.kick)
+	}
+	if busy {
+		kick(s.dedup.kick)
 	}
 }
 
 // wakeWaiters wakes one Receive for each subscription that has something to hand out. It wakes the
 // next one when it has taken its part.
 func (s *Store) wakeWaiters() {
+	if len(s.waiters) > 0 && s.handOutRoom() == 0 {
+		s.held = true // they stay touched; the tick loop looks again
+		return
+	}
 	synced := s.log.Synced()
 	s.st.Touched(func(q *state.Sub) (forget bool) {
 		for i, w := range s.waiters[q] {
@@ -318,19 +355,24 @@ func kick(c chan<- struct{}) {
 }
 
 // tickLoop makes happen what time alone brings about, and wakes the Receives for which a sync has
-// made something ready. It sleeps until the next such time, and while there is none.
+// made something ready. It sleeps until the next such time, and while there is none. On a full disk
+// it looks for room once a second.
 func (s *Store) tickLoop() {
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
+	var look looking
 	for s.ctx.Err() == nil {
+		s.refill(&look)
 		s.mu.Lock()
 		now := s.clock.now()
 		if records := s.st.Tick(now); len(records) > 0 && s.usable() == nil {
 			s.append(records, false)
 		}
-		next := s.st.NextWake()
+		s.held = false
+		s.wakeWaiters()
+		next := look.before(s.st.NextWake(), s.held || !s.disk.Whole())
 		s.tickAt = next
-		s.unlock()
+		s.mu.Unlock()
 		timer.Stop()
 		if next != 0 {
 			timer.Reset(time.Duration(max(next-now, 0)) * time.Millisecond)
@@ -339,6 +381,7 @@ func (s *Store) tickLoop() {
 		case <-s.ctx.Done():
 		case <-timer.C:
 		case <-s.kick:
+		case <-s.disk.Cuts():
 		}
 	}
 }

@@ -19,41 +19,53 @@ type token struct {
 	gen   uint64
 }
 
-const tokenBytes = 28
+const (
+	tokenBytes = 28
+	tokenText  = 38 // as base64url
+)
 
 func (t token) encode() ackwise.LeaseToken {
+	text := t.text()
+	return ackwise.LeaseToken(text[:])
+}
+
+func (t token) text() (text [tokenText]byte) {
 	var b [tokenBytes]byte
 	binary.BigEndian.PutUint64(b[0:], t.store)
 	binary.BigEndian.PutUint32(b[8:], t.sub)
 	binary.BigEndian.PutUint64(b[12:], t.seq)
 	binary.BigEndian.PutUint64(b[20:], t.gen)
-	return ackwise.LeaseToken(base64.RawURLEncoding.EncodeToString(b[:]))
+	base64.RawURLEncoding.Encode(text[:], b[:])
+	return text
 }
 
 func decodeToken(s ackwise.LeaseToken) (token, error) {
 	var b [tokenBytes]byte
-	if base64.RawURLEncoding.DecodedLen(len(s)) != tokenBytes {
+	var text [tokenText]byte // a conversion would be an allocation
+	if len(s) != tokenText {
 		return token{}, ackwise.ErrBadToken
 	}
-	if _, err := base64.RawURLEncoding.Decode(b[:], []byte(s)); err != nil {
+	copy(text[:], s)
+	if n, err := base64.RawURLEncoding.Decode(b[:], text[:]); err != nil || n != tokenBytes {
 		return token{}, ackwise.ErrBadToken
 	}
 	return token{store: binary.BigEndian.Uint64(b[0:]), sub: binary.BigEndian.Uint32(b[8:]),
 		seq: binary.BigEndian.Uint64(b[12:]), gen: binary.BigEndian.Uint64(b[20:])}, nil
 }
 
-func (s *Store) storeNumber() uint64 {
-	id := s.log.StoreID()
-	return binary.BigEndian.Uint64(id[:8])
-}
+func (s *Store) storeNumber() uint64 { return s.number }
 
 // position is a log position as others see it: its text sorts as the number does.
 func position(pos uint64) ackwise.Position {
+	text := positionText(pos)
+	return ackwise.Position(text[:])
+}
+
+func positionText(pos uint64) (text [16]byte) {
 	var b [8]byte
-	var text [16]byte
 	binary.BigEndian.PutUint64(b[:], pos)
 	hex.Encode(text[:], b[:])
-	return ackwise.Position(text[:])
+	return text
 }
 
 func parsePosition(p ackwise.Position) (uint64, error) {

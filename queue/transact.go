@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/ackwise/ackwise"
+	"github.com/ackwise/ackwise/queue/internal/dedup"
 	"github.com/ackwise/ackwise/queue/internal/state"
 	"github.com/ackwise/ackwise/queue/internal/wal"
 )
@@ -46,8 +48,14 @@ func (s *Store) Commit(ctx context.Context, c Commit) ([]ackwise.Result, error) 
 	if err := s.checkCommit(&c); err != nil {
 		return nil, err
 	}
+	probes, made := s.probeCommit(&c)
 	s.mu.Lock()
-	results, group, err := s.commit(&c)
+	for s.dedup.made.Load() != made { // a topic was made meanwhile: its window was not asked
+		s.mu.Unlock()
+		probes, made = s.probeCommit(&c)
+		s.mu.Lock()
+	}
+	results, group, err := s.commit(&c, probes)
 	s.unlock()
 	if err != nil {
 		return nil, err
@@ -91,7 +99,7 @@ func (s *Store) checkCommit(c *Commit) error {
 }
 
 // commit decides on a transaction and carries it out. The caller holds mu.
-func (s *Store) commit(c *Commit) ([]ackwise.Result, *wal.Group, error) {
+func (s *Store) commit(c *Commit, probes []dedup.Probe) ([]ackwise.Result, *wal.Group, error) {
 	if err := s.usable(); err != nil {
 		return nil, nil, err
 	}
@@ -117,7 +125,7 @@ func (s *Store) commit(c *Commit) ([]ackwise.Result, *wal.Group, error) {
 		return nil, nil, fmt.Errorf("the tables are at their bound of %d bytes (MaxTableBytes): %w",
 			s.opt.MaxTableBytes, ackwise.ErrFull)
 	}
-	plan, err := s.planPublishes(c)
+	plan, err := s.planPublishes(c, probes)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -132,7 +140,8 @@ func (s *Store) commit(c *Commit) ([]ackwise.Result, *wal.Group, error) {
 		records = append(records, again)
 	}
 	for _, w := range c.Writes {
-		put := &state.TablePut{Table: w.Table, Key: w.Key, Value: w.Value,
+		// The state keeps the value: it must not be the caller's.
+		put := &state.TablePut{Table: w.Table, Key: w.Key, Value: slices.Clone(w.Value),
 			Version: s.st.NextTableVersion()}
 		if err := s.st.Do(put); err != nil {
 			return nil, nil, s.stop(err)
@@ -191,8 +200,10 @@ func (s *Store) settleAll(ss []ackwise.Settlement) ([]state.Record, error) {
 		}
 	}
 	var records []state.Record
+	var result ackwise.SettleResult
+	now := s.clock.now()
 	for i := range ss {
-		made, result := s.settleOne(nil, &ss[i])
+		records, result = s.settleOne(now, nil, &ss[i], records)
 		if result.Err != nil && len(records) > 0 {
 			// CanSettle allowed it, and the transaction's own settlements forbid it. What was
 			// applied must not be left half done.
@@ -201,7 +212,6 @@ func (s *Store) settleAll(ss []ackwise.Settlement) ([]state.Record, error) {
 		if result.Err != nil {
 			return nil, result.Err
 		}
-		records = append(records, made...)
 		s.st.Touch(subs[i])
 	}
 	return records, nil
@@ -215,11 +225,12 @@ type publishPlan struct {
 }
 
 // planPublishes admits the messages of a transaction: all, or none.
-func (s *Store) planPublishes(c *Commit) (publishPlan, error) {
+func (s *Store) planPublishes(c *Commit, probes []dedup.Probe) (publishPlan, error) {
 	now := s.clock.now()
 	plan := publishPlan{messages: make([]*state.Publish, len(c.Publish)),
 		results: make([]ackwise.Result, len(c.Publish))}
 	inBatch := make(map[string]bool)
+	adding := make(map[uint32]int) // to each topic's window
 	for i := range c.Publish {
 		m := &c.Publish[i]
 		err := s.checkMessage(m)
@@ -238,18 +249,18 @@ func (s *Store) planPublishes(c *Commit) (publishPlan, error) {
 			plan.messages[i] = r
 			continue
 		}
-		pos, seen, same, full := t.Repeat(now, m)
+		seen, known, err := s.dedup.known(t, &probes[i], now, adding[t.ID])
 		switch {
-		case full:
-			return plan, fmt.Errorf("topic %s remembers %d IDs, its bound (MaxDedupIDs): %w",
-				t.Name, t.Config.MaxDedupIDs, ackwise.ErrFull)
-		case seen && !same, inBatch[m.ID]:
+		case err != nil:
+			return plan, fmt.Errorf("publish in transaction: %w", err)
+		case known && seen.Sum != sumOf(m), inBatch[m.ID]:
 			return plan, fmt.Errorf("message %q: %w", m.ID, ackwise.ErrIDConflict)
-		case seen:
-			plan.results[i].Position, plan.results[i].Duplicate = position(pos), true
+		case known:
+			plan.results[i].Position, plan.results[i].Duplicate = position(seen.Pos), true
 			plan.again = append(plan.again, t.ProducedAgain())
 		default:
 			plan.messages[i] = r
+			adding[t.ID]++
 		}
 		inBatch[m.ID] = true
 	}

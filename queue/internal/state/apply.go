@@ -7,6 +7,7 @@ import "github.com/ackwise/ackwise"
 func (r *Open) check(*State) error { return nil }
 func (r *Open) apply(s *State) {
 	s.Now, s.OpenNo, s.Owner = max(s.Now, r.Now), r.Number, r.Process
+	s.Inode, s.Identity = r.Inode, r.Identity
 	s.gen = uint64(r.Number) << openShift
 }
 
@@ -17,8 +18,12 @@ const openShift = 40
 func (r *CreateTopic) check(s *State) error { return fits(s.topics[r.ID] == nil) }
 func (r *CreateTopic) apply(s *State) {
 	s.Now, s.lastID = max(s.Now, r.Now), max(s.lastID, r.ID)
-	t := &Topic{ID: r.ID, Name: r.Name, Config: r.Config}
+	t := s.newTopic(r.ID, r.Name)
+	t.Config = r.Config
 	s.topics[r.ID], s.byName[r.Name] = t, t
+	if s.index != nil {
+		s.index.TopicMade(t)
+	}
 }
 
 func (r *DeleteTopic) check(s *State) error { return fits(s.topics[r.ID] != nil) }
@@ -28,14 +33,16 @@ func (r *DeleteTopic) apply(s *State) {
 	for len(t.Subs) > 0 {
 		s.dropSub(t.Subs[0])
 	}
-	for seq := t.index.first; seq < t.index.next; seq++ {
-		s.unpin(t.index.at(seq).pos)
-	}
-	for _, m := range t.schedule {
-		s.unpin(m.pos)
-	}
+	t.index.each(0, nil, func(_ uint64, e *indexEntry) bool {
+		s.unpin(e.pos, e.size)
+		return true
+	})
+	t.schedule.each(nil, func(m *scheduled) { s.unpin(m.pos, m.size) })
 	delete(s.topics, r.ID)
 	delete(s.byName, t.Name)
+	if s.index != nil {
+		s.index.TopicDeleted(t)
+	}
 }
 
 func (r *CreateSub) check(s *State) error {
@@ -68,7 +75,7 @@ func (r *DeleteSub) apply(s *State) {
 
 func (s *State) dropSub(q *Sub) {
 	for _, slot := range q.bySeq {
-		s.unpin(q.entry(slot).pos)
+		s.unpin(q.entry(slot).pos, q.entry(slot).size)
 	}
 	for _, ss := range s.Sessions() {
 		if ss.Sub == q {

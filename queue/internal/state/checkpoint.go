@@ -10,18 +10,21 @@ import (
 	"github.com/ackwise/ackwise"
 )
 
-// Encode writes the whole state. Equal states give equal bytes, however they came about: this is
+// Snapshot notes the whole state. It takes as long as the windows of the subscriptions are, not as
+// long as the lines and schedules. Equal states give equal bytes, however they came about: this is
 // what checkpoints hold and what Verify compares.
-func (s *State) Encode(b []byte) []byte {
-	b = putInt(b, s.Now)
+func (s *State) Snapshot() *Snapshot {
+	n := &Snapshot{}
+	b := putInt(nil, s.Now)
 	b = putString(putUint(b, s.OpenNo), s.Owner)
+	b = putString(putUint(b, s.Inode), s.Identity[:])
 	b = putUint(b, s.lastID)
 	b = putUint(b, s.gen)
 	b = putUint(b, s.order)
 	b = putUint(b, s.tableVersion)
 	b = putUint(b, uint64(len(s.topics)))
 	for _, id := range slices.Sorted(maps.Keys(s.topics)) {
-		b = s.encodeTopic(b, s.topics[id])
+		b = s.snapshotTopic(n, b, s.topics[id])
 	}
 	b = putUint(b, uint64(len(s.sessions)))
 	for _, ss := range s.Sessions() {
@@ -30,96 +33,84 @@ func (s *State) Encode(b []byte) []byte {
 		b = putString(putBool(b, ss.Foreign), ss.Process)
 		b = putUint(putUint(b, uint64(ss.InFlight)), uint64(ss.alone))
 	}
-	b = s.encodeEnded(b)
+	b = n.stream(b, putEnded(slices.Clone(s.ended)))
+	b = s.snapshotTables(n, b)
+	order := slices.Concat(s.commits.order[s.commits.next:], s.commits.order[:s.commits.next])
+	b = putUint(b, uint64(len(order)))
+	n.stream(b, func(write func([]byte)) {
+		var b []byte
+		for _, id := range order {
+			b = putString(b[:0], id)
+			write(b)
+		}
+	})
+	return n
+}
+
+func putEnded(all []ended) func(write func([]byte)) {
+	return func(write func([]byte)) {
+		count := uint64(0)
+		for i := range all {
+			if all[i].gen != 0 {
+				count++
+			}
+		}
+		b := putUint(nil, count)
+		for i := range all {
+			if e := &all[i]; e.gen != 0 {
+				b = putUint(putUint(putUint(b, e.gen), e.next), e.sub)
+				b = putBool(append(b, byte(e.how), byte(e.cause)), e.told)
+			}
+		}
+		write(b)
+	}
+}
+
+// snapshotTables notes the tables. A value is never changed, only replaced.
+func (s *State) snapshotTables(n *Snapshot, b []byte) []byte {
 	b = putUint(b, uint64(len(s.tables)))
 	for _, name := range slices.Sorted(maps.Keys(s.tables)) {
-		b = putUint(putString(b, name), uint64(len(s.tables[name])))
-		for _, key := range slices.Sorted(maps.Keys(s.tables[name])) {
-			v := s.tables[name][key]
-			b = putUint(putString(putString(b, key), v.bytes), v.version)
-		}
-	}
-	b = putUint(b, uint64(len(s.commits.order)))
-	for i := range s.commits.order {
-		b = putString(b, s.commits.order[(s.commits.next+i)%len(s.commits.order)])
+		table := maps.Clone(s.tables[name])
+		b = n.stream(putUint(putString(b, name), uint64(len(table))), func(write func([]byte)) {
+			for _, key := range slices.Sorted(maps.Keys(table)) {
+				v := table[key]
+				write(putUint(putString(putString(nil, key), v.bytes), v.version))
+			}
+		})
 	}
 	return b
 }
 
-func (s *State) encodeEnded(b []byte) []byte {
-	n := uint64(0)
-	for i := range s.ended {
-		if s.ended[i].gen != 0 {
-			n++
-		}
-	}
-	b = putUint(b, n)
-	for i := range s.ended {
-		if e := &s.ended[i]; e.gen != 0 {
-			b = putUint(putUint(putUint(b, e.gen), e.next), e.sub)
-			b = putBool(append(b, byte(e.how), byte(e.cause)), e.told)
-		}
-	}
-	return b
-}
-
-func (s *State) encodeTopic(b []byte, t *Topic) []byte {
+func (s *State) snapshotTopic(n *Snapshot, b []byte, t *Topic) []byte {
 	b = putJSON(putString(putUint(b, t.ID), t.Name), t.Config)
 	b = putInt(putInt(putBool(b, t.subbed), t.Published), t.Again)
-	b = putUint(putUint(b, t.index.first), t.index.next)
-	for seq := t.index.first; seq < t.index.next; seq++ {
-		b = putIndexEntry(b, t.index.at(seq))
-	}
-	schedule := slices.Clone(t.schedule)
-	slices.SortFunc(schedule, func(x, y scheduled) int {
-		return cmp.Or(cmp.Compare(x.due, y.due), cmp.Compare(x.order, y.order))
-	})
-	b = putUint(b, uint64(len(schedule)))
-	for i := range schedule {
-		m := &schedule[i]
-		b = putIndexEntry(putUint(putInt(b, m.due), m.order), &m.indexEntry)
-	}
-	cut := s.Now - t.Config.DedupMillis
-	b = putUint(b, uint64(t.dedup.live(cut)))
-	for _, id := range t.dedup.order[t.dedup.head:] {
-		if seen := t.dedup.byID[id]; seen.at > cut {
-			b = putUint(putUint(putString(b, id), seen.pos), seen.sum)
-			b = putInt(b, seen.at)
-		}
-	}
+	b = t.index.snapshot(n, b)
+	b = t.schedule.snapshot(n, b)
 	b = putUint(b, uint64(len(t.Subs)))
 	for _, q := range t.Subs {
-		b = q.encode(b)
+		b = q.snapshot(n, b)
 	}
 	return b
 }
 
-func putIndexEntry(b []byte, e *indexEntry) []byte {
-	return putUint(putUint(putUint(putUint(b, e.pos), e.lane), e.size), e.sec)
-}
-
-func (d *decoder) indexEntry() indexEntry {
-	return indexEntry{pos: d.uint(), lane: d.uint(), size: d.u32(), sec: d.u32()}
-}
-
-func (q *Sub) encode(b []byte) []byte {
+func (q *Sub) snapshot(n *Snapshot, b []byte) []byte {
 	b = putJSON(putString(putUint(b, q.ID), q.Name), q.Config)
 	b = putUint(b, q.cursor)
-	for _, n := range []int64{q.Accepted, q.Acked, q.Dropped, q.Failures, q.Crashes} {
-		b = putInt(b, n)
+	for _, v := range []int64{q.Accepted, q.Acked, q.Dropped, q.Failures, q.Crashes} {
+		b = putInt(b, v)
 	}
 	b = putUint(b, uint64(len(q.DroppedFor)))
 	for _, reason := range slices.Sorted(maps.Keys(q.DroppedFor)) {
 		b = putInt(putString(b, reason), q.DroppedFor[reason])
 	}
 	b = putUint(b, uint64(len(q.Causes)))
-	for _, n := range q.Causes {
-		b = putInt(b, n)
+	for _, v := range q.Causes {
+		b = putInt(b, v)
 	}
 	slots := q.slotsBySeq()
 	b = putUint(b, uint64(len(slots)))
 	for _, slot := range slots {
-		b = q.encodeEntry(b, q.entry(slot))
+		b = n.room(q.encodeEntry(b, q.entry(slot)))
 	}
 	var shut []*lane
 	for _, l := range q.lanes {
@@ -137,7 +128,7 @@ func (q *Sub) encode(b []byte) []byte {
 		}
 		b = putUint(b, dead)
 	}
-	return q.encodePast(b)
+	return q.snapshotPast(n, b)
 }
 
 func (q *Sub) encodeEntry(b []byte, e *entry) []byte {
@@ -167,7 +158,7 @@ func (d *decoder) entry() entry {
 	return e
 }
 
-func (q *Sub) encodePast(b []byte) []byte {
+func (q *Sub) snapshotPast(n *Snapshot, b []byte) []byte {
 	b = putUint(b, uint64(len(q.past)))
 	for _, seq := range slices.Sorted(maps.Keys(q.past)) {
 		p := q.past[seq]
@@ -178,25 +169,25 @@ func (q *Sub) encodePast(b []byte) []byte {
 			b = putString(append(putString(b, a.Consumer), byte(a.Cause)), a.Outcome)
 			b = putInt(putString(b, a.Error), int64(a.Duration))
 		}
+		b = n.room(b)
 	}
 	return b
 }
 
-// Decode reads what Encode wrote.
-func Decode(b []byte) (*State, error) {
-	d := decoder{b: b}
-	s := New()
-	s.Now, s.OpenNo, s.Owner = d.int(), d.u32(), d.string()
+// decode reads into an empty state what Snapshot noted.
+func (s *State) decode(d *decoder) error {
+	s.Now, s.OpenNo, s.Owner, s.Inode = d.int(), d.u32(), d.string(), d.uint()
+	d.identity(&s.Identity)
 	s.lastID, s.gen = d.u32(), d.uint()
 	s.order, s.tableVersion = d.uint(), d.uint()
 	for range d.count() {
-		s.decodeTopic(&d)
+		s.decodeTopic(d)
 	}
 	for range d.count() {
 		ss := &Session{ID: d.u32(), Sub: s.subs[d.u32()], Word: d.string(), Name: d.string(),
 			Foreign: d.bool(), Process: d.string(), InFlight: int(d.uint()), alone: int(d.uint())}
-		if ss.Sub == nil {
-			return nil, fmt.Errorf("decode checkpoint: session %d: %w", ss.ID, errUnknownNumber)
+		if d.err == nil && ss.Sub == nil {
+			return fmt.Errorf("decode checkpoint: session %d: %w", ss.ID, errUnknownNumber)
 		}
 		s.sessions[ss.ID], s.byWord[ss.Word] = ss, ss
 	}
@@ -219,9 +210,9 @@ func Decode(b []byte) (*State, error) {
 		s.commits.add(d.string())
 	}
 	if err := d.done(); err != nil {
-		return nil, fmt.Errorf("decode checkpoint: %w", err)
+		return fmt.Errorf("decode checkpoint: %w", err)
 	}
-	return s, s.decoded()
+	return s.decoded()
 }
 
 // decoded makes what is derived, once everything is read.
@@ -242,30 +233,17 @@ func (s *State) decoded() error {
 }
 
 func (s *State) decodeTopic(d *decoder) {
-	t := &Topic{ID: d.u32(), Name: d.string()}
+	t := s.newTopic(d.u32(), d.string())
 	d.json(&t.Config)
 	t.subbed, t.Published, t.Again = d.bool(), d.int(), d.int()
-	first, next := d.uint(), d.uint()
-	if next < first || next-first > uint64(len(d.b)) {
-		d.fail()
-		return
-	}
-	t.index.startAt(first)
-	for range next - first {
-		e := d.indexEntry()
+	d.index(&t.index, func(e *indexEntry) {
 		t.bytes += int64(e.size)
-		s.pin(e.pos)
-		t.index.add(e)
-	}
-	for range d.count() {
-		m := scheduled{due: d.int(), order: d.uint(), indexEntry: d.indexEntry()}
+		s.pin(e.pos, e.size)
+	})
+	d.schedule(&t.schedule, func(m *scheduled) {
 		t.bytes += int64(m.size)
-		s.pin(m.pos)
-		t.schedule = append(t.schedule, m) // sorted, and so a heap
-	}
-	for range d.count() {
-		t.dedup.add(d.string(), seenID{pos: d.uint(), sum: d.uint(), at: d.int()})
-	}
+		s.pin(m.pos, m.size)
+	})
 	for range d.count() {
 		q := s.decodeSub(d, t)
 		t.Subs = append(t.Subs, q)
@@ -277,7 +255,9 @@ func (s *State) decodeTopic(d *decoder) {
 func (s *State) decodeSub(d *decoder, t *Topic) *Sub {
 	q := newSub(d.u32(), d.string(), t, SubConfig{})
 	d.json(&q.Config)
-	q.cursor = d.uint()
+	if q.cursor = d.uint(); q.cursor < t.index.first || q.cursor > t.index.next {
+		d.fail()
+	}
 	for _, n := range []*int64{&q.Accepted, &q.Acked, &q.Dropped, &q.Failures, &q.Crashes} {
 		*n = d.int()
 	}
@@ -335,7 +315,7 @@ func (s *State) restore(q *Sub, e entry) {
 	q.at[e.place]++
 	q.entryCount++
 	q.entryBytes += int64(e.size)
-	s.pin(e.pos)
+	s.pin(e.pos, e.size)
 	if e.lane != 0 && e.place != Dead {
 		l := q.laneOf(e.lane)
 		q.link(l, slot)

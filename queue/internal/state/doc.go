@@ -13,7 +13,8 @@
 //	             wake ────┘  └─redrive─ Dead◀┤                        the key drains
 //	            Delayed ◀──────────────────┘ loss: Ready again
 //
-// A topic holds 24 bytes of each message in line; a subscription holds an entry of about 120 bytes
+// A topic holds 24 bytes of each of the newest messages in line and about 10 of the others, and
+// about 14 of a scheduled one; a subscription holds an entry of about 120 bytes
 // of each that it has pulled and that is not finished, and history only of those that failed. None
 // of them holds a pointer or a body.
 //

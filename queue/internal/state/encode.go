@@ -7,7 +7,8 @@ func (r *Open) Type() byte { return typeOpen }
 
 // Append encodes the record.
 func (r *Open) Append(b []byte) []byte {
-	return putString(putUint(putInt(b, r.Now), r.Number), r.Process)
+	b = putString(putUint(putInt(b, r.Now), r.Number), r.Process)
+	return putString(putUint(b, r.Inode), r.Identity[:])
 }
 
 // Type returns the record's type.
@@ -78,6 +79,14 @@ func (r *settleRecord) Append(b []byte) []byte {
 	b = putUint(putUint(putInt(b, r.Now), r.Sub), r.Seq)
 	b = append(b, byte(r.Outcome))
 	return putString(putInt(b, r.Until), r.Reason)
+}
+
+// Type returns the record's type.
+func (r *settleManyRecord) Type() byte { return typeSettleMany }
+
+// Append encodes the record.
+func (r *settleManyRecord) Append(b []byte) []byte {
+	return putSeqs(append(putUint(putInt(b, r.Now), r.Sub), byte(r.Outcome)), r.Seqs)
 }
 
 // Type returns the record's type.

@@ -3,6 +3,7 @@ package state
 import (
 	"bytes"
 	"testing"
+	"testing/iotest"
 
 	"github.com/ackwise/ackwise"
 )
@@ -16,6 +17,7 @@ func seedRecords() []Record {
 		&dueRecord{Topic: 1, Count: 1}, &pullRecord{Sub: 2, To: 1},
 		&leaseRecord{Sub: 2, Session: 3, Gen: 9, Seqs: []uint64{0}, Runs: []uint32{0}},
 		&settleRecord{Sub: 2, Outcome: ackwise.OutcomeNack, Reason: "r"},
+		&settleManyRecord{Sub: 2, Seqs: []uint64{0, 1}},
 		&expireRecord{Sub: 2, Seqs: []uint64{0}}, &wakeRecord{Sub: 2, Count: 1},
 		&OpenSession{ID: 3, Sub: 2, Word: "w", Foreign: true}, &EndSession{ID: 3, How: EndLost},
 		&redriveRecord{Sub: 2, Redo: true}, &dropDeadRecord{Sub: 2, Reason: "r"},
@@ -26,6 +28,12 @@ func seedRecords() []Record {
 
 func (r *Publish) check(*State) error { return nil }
 func (r *Publish) apply(*State)       {}
+
+// decodeState reads a state from all of b.
+func decodeState(b []byte) (*State, error) {
+	s := New()
+	return s, s.decode(&decoder{b: b})
+}
 
 // FuzzRecord feeds any bytes to the state as a record: it is refused, or it is applied and leaves a
 // state that can be written down and read back.
@@ -45,7 +53,7 @@ func FuzzRecord(f *testing.F) {
 			return
 		}
 		b := s.Encode(nil)
-		again, err := Decode(b)
+		again, err := decodeState(b)
 		if err != nil || !bytes.Equal(again.Encode(nil), b) {
 			t.Errorf("the state does not survive its checkpoint: %v", err)
 		}
@@ -62,10 +70,24 @@ func FuzzCheckpoint(f *testing.F) {
 		s.step()
 	}
 	f.Add(s.live.Encode(nil))
+	long := newState(4, 4) // with frozen chunks and runs
+	top := long.newTopic(1, "t")
+	long.topics[1], long.byName["t"] = top, top
+	for i := range uint64(30) {
+		e := indexEntry{pos: 100 + 64*i, size: 40, lane: i % 2}
+		top.index.add(e)
+		e.pos += 10_000
+		top.schedule.push(scheduled{due: int64(i * 7 % 31), order: i, indexEntry: e})
+	}
+	f.Add(long.Encode(nil))
 	f.Fuzz(func(t *testing.T, b []byte) {
-		st, err := Decode(b)
+		st, err := decodeState(b)
 		if err == nil {
 			st.Encode(nil)
+		}
+		streamed := New().Load(iotest.HalfReader(bytes.NewReader(b)), int64(len(b)))
+		if (err == nil) != (streamed == nil) {
+			t.Errorf("read whole: %v, as a stream: %v", err, streamed)
 		}
 	})
 }

@@ -22,7 +22,6 @@ func (h *slotHeap) set(q *Sub, i int, slot int32) {
 
 func (h *slotHeap) push(q *Sub, slot int32) {
 	h.slots = append(h.slots, slot)
-	h.set(q, len(h.slots)-1, slot)
 	h.up(q, len(h.slots)-1)
 }
 
@@ -33,7 +32,7 @@ func (h *slotHeap) remove(q *Sub, slot int32) {
 	h.slots = h.slots[:last]
 	q.entry(slot).heap = -1
 	if i < last {
-		h.set(q, i, moved)
+		h.slots[i] = moved
 		h.fix(q, i)
 	}
 }
@@ -44,39 +43,35 @@ func (h *slotHeap) fix(q *Sub, i int) {
 	}
 }
 
+// up lets a hole rise from i to where the slot in it belongs, and fills it.
 func (h *slotHeap) up(q *Sub, i int) {
+	slot := h.slots[i]
 	for i > 0 {
 		parent := (i - 1) / 2
-		if !h.less(q, h.slots[i], h.slots[parent]) {
-			return
+		if !h.less(q, slot, h.slots[parent]) {
+			break
 		}
-		h.swap(q, i, parent)
+		h.set(q, i, h.slots[parent])
 		i = parent
 	}
+	h.set(q, i, slot)
 }
 
-func (h *slotHeap) down(q *Sub, i int) bool {
-	moved := false
-	for {
-		child := 2*i + 1
-		if child >= len(h.slots) {
-			return moved
-		}
+// down lets a hole sink from i to where the slot in it belongs, and fills it.
+func (h *slotHeap) down(q *Sub, i int) (moved bool) {
+	slot := h.slots[i]
+	for child := 2*i + 1; child < len(h.slots); child = 2*i + 1 {
 		if child+1 < len(h.slots) && h.less(q, h.slots[child+1], h.slots[child]) {
 			child++
 		}
-		if !h.less(q, h.slots[child], h.slots[i]) {
-			return moved
+		if !h.less(q, h.slots[child], slot) {
+			break
 		}
-		h.swap(q, i, child)
+		h.set(q, i, h.slots[child])
 		i, moved = child, true
 	}
-}
-
-func (h *slotHeap) swap(q *Sub, i, j int) {
-	a, b := h.slots[i], h.slots[j]
-	h.set(q, i, b)
-	h.set(q, j, a)
+	h.set(q, i, slot)
+	return moved
 }
 
 func (h *slotHeap) top() (int32, bool) {

@@ -1,11 +1,10 @@
 package state
 
 import (
-	"encoding/binary"
-	"hash/crc32"
 	"time"
 
 	"github.com/ackwise/ackwise"
+	"github.com/ackwise/ackwise/queue/internal/arena"
 )
 
 // Publish is the record of one accepted message; its payload is where the body lives.
@@ -65,38 +64,44 @@ func (r *Publish) Append(b []byte) []byte {
 	return append(b, m.Body...)
 }
 
-// DecodePublish reads a Publish record; the topic's name is not in it. Headers and body are copies
-// where own is set, else parts of payload.
-func DecodePublish(payload []byte, own bool) (*Publish, error) {
+// DecodePublish reads a Publish record; the topic's name is not in it. The message's content is in
+// memory of a; without one, headers and body are parts of payload.
+func DecodePublish(payload []byte, a *arena.Arena) (Publish, error) {
 	d := decoder{b: payload}
-	r := &Publish{Now: d.int(), Topic: uint32(d.uint()), Due: d.int()}
+	r := Publish{Now: d.int(), Topic: uint32(d.uint()), Due: d.int()}
 	flags := d.byte()
 	r.Given = flags&flagGiven != 0
 	m := &r.Message
-	m.ID, m.Key = d.string(), d.string()
+	m.ID, m.Key = d.text(a), d.text(a)
 	if flags&flagTime != 0 {
 		m.Time = time.Unix(0, d.int()).UTC()
 	}
 	if n := d.count(); n > 0 {
 		m.Headers = make([]ackwise.Header, n)
 		for i := range m.Headers {
-			m.Headers[i] = ackwise.Header{Name: d.string(), Value: bytesOf(d.bytes(), own)}
+			m.Headers[i] = ackwise.Header{Name: d.text(a), Value: d.own(d.bytes(), a)}
 		}
 	}
-	if d.err != nil {
-		return nil, d.err
-	}
 	if flags&flagBody != 0 {
-		m.Body = bytesOf(d.b, own)
+		m.Body = d.own(d.b, a)
 	}
-	return r, nil
+	return r, d.err
 }
 
-func bytesOf(b []byte, own bool) []byte {
-	if !own {
+// text reads a string, into memory of a where there is one.
+func (d *decoder) text(a *arena.Arena) string {
+	if a == nil {
+		return d.string()
+	}
+	return a.String(d.bytes())
+}
+
+// own returns b, which was read, in memory of a where there is one.
+func (d *decoder) own(b []byte, a *arena.Arena) []byte {
+	if a == nil || d.err != nil {
 		return b
 	}
-	return append(make([]byte, 0, len(b)), b...)
+	return a.Bytes(b)
 }
 
 // laneHash is the lane of a key: a 64-bit FNV-1a hash, 0 for no key. Two keys of one hash share a
@@ -111,18 +116,4 @@ func laneHash(key string) uint64 {
 		h = (h ^ uint64(key[i])) * prime
 	}
 	return max(h, 1)
-}
-
-var castagnoli = crc32.MakeTable(crc32.Castagnoli)
-
-// sumOf tells two contents of one ID apart.
-func sumOf(m *ackwise.Message) uint64 {
-	var tag [9]byte
-	binary.LittleEndian.PutUint64(tag[:], uint64(len(m.Body)))
-	if m.Body == nil {
-		tag[8] = 1
-	}
-	a := crc32.Update(crc32.Checksum(m.Body, castagnoli), castagnoli, tag[:])
-	b := crc32.Update(crc32.ChecksumIEEE(m.Body), crc32.IEEETable, []byte(m.Key))
-	return uint64(a)<<32 | uint64(b)
 }

@@ -9,13 +9,13 @@ import (
 
 func (r *dueRecord) check(s *State) error {
 	t := s.topics[r.Topic]
-	return fits(t != nil && r.Count <= len(t.schedule))
+	return fits(t != nil && r.Count <= t.schedule.len)
 }
 func (r *dueRecord) apply(s *State) {
 	s.Now = max(s.Now, r.Now)
 	t := s.topics[r.Topic]
 	for range r.Count {
-		t.index.add(t.popScheduled().indexEntry)
+		t.index.add(t.schedule.pop().indexEntry)
 	}
 	for _, q := range t.Subs {
 		s.Touch(q)
@@ -144,9 +144,53 @@ func (r *settleRecord) check(s *State) error {
 	return fits(ok)
 }
 func (r *settleRecord) apply(s *State) {
-	s.Now = max(s.Now, r.Now)
 	q := s.subs[r.Sub]
 	slot, _ := q.bySequence(r.Seq)
+	s.settle(q, slot, r)
+}
+
+func (r *settleManyRecord) check(s *State) error {
+	q := s.subs[r.Sub]
+	if q == nil || !plain(r.Outcome) || !distinct(r.Seqs) {
+		return errUnknownNumber
+	}
+	for _, seq := range r.Seqs {
+		if _, ok := q.bySequence(seq); !ok {
+			return errUnknownNumber
+		}
+	}
+	return nil
+}
+func (r *settleManyRecord) apply(s *State) {
+	q := s.subs[r.Sub]
+	one := &settleRecord{Now: r.Now, Sub: r.Sub, Outcome: r.Outcome}
+	for _, seq := range r.Seqs {
+		slot, _ := q.bySequence(seq)
+		s.settle(q, slot, one)
+	}
+}
+
+// plain reports whether an outcome needs neither a reason nor a time.
+func plain(o ackwise.Outcome) bool {
+	return o == ackwise.OutcomeAck || o == ackwise.OutcomeRelease
+}
+
+// distinct reports whether no sequence is there twice. They nearly always ascend.
+func distinct(seqs []uint64) bool {
+	ascend := func(seqs []uint64) bool {
+		for i := 1; i < len(seqs); i++ {
+			if seqs[i] <= seqs[i-1] {
+				return false
+			}
+		}
+		return true
+	}
+	return ascend(seqs) || ascend(slices.Sorted(slices.Values(seqs)))
+}
+
+// settle ends the hand-out of an entry, or extends it, as the record says.
+func (s *State) settle(q *Sub, slot int32, r *settleRecord) {
+	s.Now = max(s.Now, r.Now)
 	e := q.entry(slot)
 	if r.Outcome == ackwise.OutcomeExtend {
 		e.due = r.Until

@@ -38,13 +38,13 @@ func (s *State) HandOut(now int64, a Ask) ([]Record, []HandOut) {
 		if a.Session.InFlight == 0 {
 			slot, _ := q.suspect.top()
 			q.drainer = nil
-			return s.lease(now, a, []int32{slot})
+			return s.lease(now, a, []int32{slot}, nil)
 		}
 		if s.drains(q, a.Session) {
 			return nil, nil
 		}
 	}
-	var records []Record
+	records := make([]Record, 0, 2)
 	if pull := s.pullFor(q, a); pull != nil {
 		records = append(records, pull)
 	}
@@ -52,8 +52,7 @@ func (s *State) HandOut(now int64, a Ask) ([]Record, []HandOut) {
 	if len(slots) == 0 {
 		return records, nil
 	}
-	leases, out := s.lease(now, a, slots)
-	return append(records, leases...), out
+	return s.lease(now, a, slots, records)
 }
 
 // CanHandOut reports whether HandOut would do something for the session: hand out, or pull.
@@ -71,7 +70,7 @@ func (s *State) CanHandOut(ss *Session, synced uint64) bool {
 
 // lineSynced reports whether the next message of the topic's line is durable.
 func (q *Sub) lineSynced(synced uint64) bool {
-	return q.cursor < q.Topic.index.next && q.Topic.index.at(q.cursor).pos < synced
+	return q.cursor < q.Topic.index.next && q.Topic.index.at(q.cursor, &q.line).pos < synced
 }
 
 // LineUnsynced reports whether the next message of the topic's line only waits for its sync.
@@ -99,7 +98,7 @@ func (s *State) pullFor(q *Sub, a Ask) Record {
 		q.cursor-from < pullMax {
 		to := q.cursor
 		end := min(q.Topic.index.next, to+uint64(a.Max-len(q.ready.slots)))
-		for to < end && q.Topic.index.at(to).pos < a.Synced {
+		for to < end && q.Topic.index.at(to, &q.line).pos < a.Synced {
 			to++
 		}
 		if to == q.cursor {
@@ -131,7 +130,7 @@ func (q *Sub) choose(a Ask) []int32 {
 	}
 	for i := 0; i < len(slots) && q.Config.Ordered; i++ {
 		e := q.entry(slots[i])
-		if e.lane == 0 || q.lanes[e.lane].mode != laneOpen || e.next < 0 {
+		if e.lane == 0 || e.next < 0 || q.lanes[e.lane].mode != laneOpen {
 			continue
 		}
 		// Appending the next of the run makes this loop come to it, and so to the whole run.
@@ -143,22 +142,20 @@ func (q *Sub) choose(a Ask) []int32 {
 	return slots
 }
 
-func (s *State) lease(now int64, a Ask, slots []int32) ([]Record, []HandOut) {
+// lease hands the messages of slots out, and adds the record that says so.
+func (s *State) lease(now int64, a Ask, slots []int32, records []Record) ([]Record, []HandOut) {
 	q := a.Session.Sub
 	slices.SortFunc(slots, func(x, y int32) int { return cmp.Compare(q.entry(x).seq, q.entry(y).seq) })
 	r := &leaseRecord{Now: now, Sub: q.ID, Session: a.Session.ID, Deadline: now + a.Lease,
 		Gen: s.gen + 1, Seqs: make([]uint64, len(slots)), Runs: make([]uint32, len(slots))}
-	first := make(map[uint64]int)
 	for i, slot := range slots {
 		e := q.entry(slot)
 		r.Seqs[i] = e.seq
-		if e.lane != 0 {
-			if begin, ok := first[e.lane]; ok {
-				r.Runs[i] = uint32(i - begin)
-			} else {
-				first[e.lane] = i
-			}
+		e.run = r.Gen + uint64(i)
+		if e.prev >= 0 { // only the head of a lane is on offer: what is before it goes along
+			e.run = q.entry(e.prev).run
 		}
+		r.Runs[i] = uint32(r.Gen + uint64(i) - e.run)
 	}
 	r.apply(s)
 	out := make([]HandOut, len(slots))
@@ -170,7 +167,7 @@ func (s *State) lease(now int64, a Ask, slots []int32) ([]Record, []HandOut) {
 			out[i].History = slices.Clone(p.attempts)
 		}
 	}
-	return []Record{r}, out
+	return append(records, r), out
 }
 
 func (e *entry) counts() ackwise.Counts {
@@ -187,24 +184,38 @@ type Settling struct {
 	Until    int64 // when a nacked or snoozed message is ready, or an extended lease ends
 }
 
-// Settle carries out one settlement, if it may: the records that say so come back already applied.
-func (s *State) Settle(now int64, x Settling) (records []Record, already bool, err error) {
+// Settle carries out one settlement, if it may. What says so, already applied, is added to records:
+// to the last of them where that has the same to say, so that a batch of acks is one record.
+func (s *State) Settle(now int64, x Settling, records []Record) (
+	_ []Record, already bool, _ error) {
 	q := x.Sub
 	slot, here := q.bySequence(x.Seq)
 	if !here || q.entry(slot).gen != x.Gen {
-		return s.settleOld(x)
+		return s.settleOld(x, records)
 	}
 	e := q.entry(slot)
 	if e.place != InFlight && (!e.ended.loss() || !lateAllowed(x.Outcome)) {
-		return s.settleOld(x)
+		return s.settleOld(x, records)
 	}
 	if err := q.runOrder(e, x.Outcome); err != nil {
-		return nil, false, err
+		return records, false, err
 	}
-	r := &settleRecord{Now: now, Sub: q.ID, Seq: x.Seq, Outcome: x.Outcome, Until: x.Until,
+	r := settleRecord{Now: now, Sub: q.ID, Seq: x.Seq, Outcome: x.Outcome, Until: x.Until,
 		Reason: ackwise.CutError(x.Reason)}
-	r.apply(s)
-	return []Record{r}, false, nil
+	s.settle(q, slot, &r)
+	if !plain(r.Outcome) || r.Reason != "" {
+		single := r // a copy, so that the others stay off the heap
+		return append(records, &single), false, nil
+	}
+	if n := len(records); n > 0 {
+		many, ok := records[n-1].(*settleManyRecord)
+		if ok && many.Now == now && many.Sub == q.ID && many.Outcome == r.Outcome {
+			many.Seqs = append(many.Seqs, r.Seq)
+			return records, false, nil
+		}
+	}
+	return append(records, &settleManyRecord{Now: now, Sub: q.ID, Outcome: r.Outcome,
+		Seqs: []uint64{r.Seq}}), false, nil
 }
 
 // lateAllowed says which settlements count after the lease was lost, while nobody else holds the
@@ -235,22 +246,22 @@ func (q *Sub) runOrder(e *entry, o ackwise.Outcome) error {
 }
 
 // settleOld answers a settlement of a hand-out that has ended.
-func (s *State) settleOld(x Settling) ([]Record, bool, error) {
+func (s *State) settleOld(x Settling, records []Record) ([]Record, bool, error) {
 	old := s.remembered(x.Gen)
 	switch {
 	case old == nil || old.sub != x.Sub.ID:
-		return nil, false, ackwise.ErrLeaseLost
+		return records, false, ackwise.ErrLeaseLost
 	case !old.how.loss() && old.how == endOf(x.Outcome):
-		return nil, true, nil
+		return records, true, nil
 	case !old.how.loss():
-		return nil, false, ackwise.ErrSettled
+		return records, false, ackwise.ErrSettled
 	case x.Outcome == ackwise.OutcomeAck && old.next != 0 && !old.told &&
 		old.how != EndTakenBack:
 		r := &ackLostRecord{Sub: x.Sub.ID, Gen: x.Gen}
 		r.apply(s)
-		return []Record{r}, false, ackwise.ErrLeaseLost
+		return append(records, r), false, ackwise.ErrLeaseLost
 	}
-	return nil, false, ackwise.ErrLeaseLost
+	return records, false, ackwise.ErrLeaseLost
 }
 
 // CanSettle reports why a settlement in a transaction would be refused. A transaction is fenced

@@ -31,6 +31,7 @@ const (
 	typeAckLost       byte = 19
 	typeProducedAgain byte = 20
 	typeCommitted     byte = 21
+	typeSettleMany    byte = 22
 )
 
 // Record is one step of the state. apply never fails: what could is asked by check before, at
@@ -42,11 +43,15 @@ type Record interface {
 	apply(*State)
 }
 
-// Open begins an owner's term. Its number makes the generations of the term its own.
+// Open begins an owner's term. Its number makes the generations of the term its own, and the
+// identity makes the store's tokens its own: a copied directory, which has another inode, gets
+// another one.
 type Open struct {
-	Now     int64
-	Number  uint32
-	Process string
+	Now      int64
+	Number   uint32
+	Process  string
+	Inode    uint64 // of the directory; 0 = unknown
+	Identity [16]byte
 }
 
 // CreateTopic makes a topic.
@@ -116,6 +121,15 @@ type settleRecord struct {
 	Outcome ackwise.Outcome
 	Until   int64 // OutcomeNack, OutcomeSnooze: when it is ready again; OutcomeExtend: the deadline
 	Reason  string
+}
+
+// settleManyRecord ends hand-outs of one subscription, in this order, all with the same outcome and
+// without a reason or a time: acks and releases, see plain.
+type settleManyRecord struct {
+	Now     int64
+	Sub     uint32
+	Outcome ackwise.Outcome
+	Seqs    []uint64
 }
 
 // expireRecord ends hand-outs whose leases ran out in living sessions.
@@ -213,7 +227,9 @@ func decodeRecord(typ byte, payload []byte) (Record, error) {
 func (d *decoder) record(typ byte) Record {
 	switch typ {
 	case typeOpen:
-		return &Open{Now: d.int(), Number: d.u32(), Process: d.string()}
+		r := &Open{Now: d.int(), Number: d.u32(), Process: d.string(), Inode: d.uint()}
+		d.identity(&r.Identity)
+		return r
 	case typeCreateTopic:
 		r := &CreateTopic{Now: d.int(), ID: d.u32(), Name: d.string()}
 		d.json(&r.Config)
@@ -264,6 +280,9 @@ func (d *decoder) movement(typ byte) Record {
 	case typeSettle:
 		return &settleRecord{Now: d.int(), Sub: d.u32(), Seq: d.uint(),
 			Outcome: ackwise.Outcome(d.byte()), Until: d.int(), Reason: d.string()}
+	case typeSettleMany:
+		return &settleManyRecord{Now: d.int(), Sub: d.u32(), Outcome: ackwise.Outcome(d.byte()),
+			Seqs: d.seqs()}
 	case typeExpire:
 		return &expireRecord{Now: d.int(), Sub: d.u32(), Seqs: d.seqs()}
 	case typeWake:
@@ -281,6 +300,14 @@ func (d *decoder) movement(typ byte) Record {
 }
 
 func (d *decoder) u32() uint32 { return uint32(d.uint()) }
+
+func (d *decoder) identity(id *[16]byte) {
+	if b := d.bytes(); len(b) == len(id) {
+		copy(id[:], b)
+	} else {
+		d.fail()
+	}
+}
 
 func (d *decoder) seqs() []uint64 {
 	seqs := make([]uint64, d.count())

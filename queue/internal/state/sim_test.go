@@ -10,6 +10,7 @@ import (
 	"os"
 	"slices"
 	"testing"
+	"testing/iotest"
 
 	"github.com/ackwise/ackwise"
 )
@@ -38,8 +39,10 @@ type sim struct {
 }
 
 func newSim(t *testing.T, seed uint64) *sim {
-	s := &sim{t: t, rng: rand.New(rand.NewPCG(seed, 1)), live: New(), copy: New(), now: 1000,
-		pos: 512, held: make(map[uint64][]HandOut), keys: make(map[uint64]string),
+	chunk, run := uint64(1+seed%9), 2+int(seed%5)
+	s := &sim{t: t, rng: rand.New(rand.NewPCG(seed, 1)), live: newState(chunk, run),
+		copy: newState(chunk, run), now: 1000, pos: 512,
+		held: make(map[uint64][]HandOut), keys: make(map[uint64]string),
 		finished: make(map[string]int), dead: make(map[string]bool), line: make(map[string][]uint64),
 		fired: make(map[string]int)}
 	s.do(&Open{Now: s.now, Number: 1})
@@ -73,7 +76,7 @@ func (s *sim) publish(t *Topic) {
 	s.published++
 	r := &Publish{Now: s.now, Topic: t.ID, Given: s.rng.IntN(2) == 0,
 		Message: ackwise.Message{ID: fmt.Sprint("m", s.published), Key: key}}
-	if s.rng.IntN(8) == 0 {
+	if s.rng.IntN(5) == 0 {
 		r.Due = s.now + s.rng.Int64N(500)
 		s.fired["scheduled"]++
 	}
@@ -192,7 +195,7 @@ func (s *sim) settle() {
 	case ackwise.OutcomeAck, ackwise.OutcomeRelease, ackwise.OutcomeDead, ackwise.OutcomeDrop:
 	}
 	before := q.Causes[ackwise.CauseAckLost]
-	records, already, err := s.live.Settle(s.now, settling(q, h, st, until))
+	records, already, err := s.live.Settle(s.now, settling(q, h, st, until), nil)
 	s.log(records...)
 	if q.Causes[ackwise.CauseAckLost] > before {
 		s.fired["ack-lost"]++
@@ -205,7 +208,7 @@ func (s *sim) settle() {
 		}
 	}
 	if err == nil && st.Outcome != ackwise.OutcomeExtend {
-		again, same, err := s.live.Settle(s.now, settling(q, h, st, until))
+		again, same, err := s.live.Settle(s.now, settling(q, h, st, until), nil)
 		if err != nil || !same || again != nil {
 			s.t.Fatalf("repeated %v: already %v, %v", st.Outcome, same, err)
 		}
@@ -213,7 +216,8 @@ func (s *sim) settle() {
 		if st.Outcome == ackwise.OutcomeDrop {
 			other.Outcome = ackwise.OutcomeAck
 		}
-		if _, same, err := s.live.Settle(s.now, settling(q, h, other, until)); err == nil || same {
+		_, same, err = s.live.Settle(s.now, settling(q, h, other, until), nil)
+		if err == nil || same {
 			s.t.Fatalf("%v after %v was accepted", other.Outcome, st.Outcome)
 		}
 	}
@@ -223,6 +227,46 @@ func (s *sim) settle() {
 	if errors.Is(err, ackwise.ErrRunOrder) {
 		s.fired["run order"]++
 	}
+	s.sweep()
+}
+
+// settleBatch settles what a session holds in one call, as a consumer of batches does: nearly all
+// of it with one outcome, some of it twice.
+func (s *sim) settleBatch() {
+	all := s.live.Sessions()
+	if len(all) == 0 {
+		return
+	}
+	ss := all[s.rng.IntN(len(all))]
+	most := s.rng.IntN(2)
+	var records []Record
+	settled := 0
+	for _, h := range s.held[uint64(ss.ID)] {
+		plain := []ackwise.Outcome{ackwise.OutcomeAck, ackwise.OutcomeRelease}
+		st := ackwise.Settlement{Outcome: plain[most]}
+		switch s.rng.IntN(8) {
+		case 0:
+			st = ackwise.Settlement{Outcome: ackwise.OutcomeNack, Reason: "r"}
+		case 1:
+			st.Outcome = plain[1-most]
+		}
+		for range 1 + s.rng.IntN(2) {
+			var already bool
+			var err error
+			records, already, err = s.live.Settle(s.now, settling(ss.Sub, h, st, s.now), records)
+			if err != nil || already {
+				continue
+			}
+			settled++
+			if st.Outcome == ackwise.OutcomeAck {
+				s.finished[fmt.Sprint(ss.Sub.Name, h.Pos)]++
+			}
+		}
+	}
+	if len(records) < settled {
+		s.fired["in one record"]++
+	}
+	s.log(records...)
 	s.sweep()
 }
 
@@ -266,8 +310,10 @@ func (s *sim) step() {
 		s.publish(t)
 	case n < 50:
 		s.receive(q)
-	case n < 80:
+	case n < 74:
 		s.settle()
+	case n < 80:
+		s.settleBatch()
 	case n < 88:
 		s.now += s.rng.Int64N(80)
 		s.log(s.live.Tick(s.now)...)
@@ -311,18 +357,77 @@ func (s *sim) check() {
 	if !bytes.Equal(live, s.copy.Encode(nil)) {
 		s.t.Fatalf("the copy differs: %v", Differences(s.live, s.copy))
 	}
-	decoded, err := Decode(live)
+	decoded := newState(s.live.chunkLen, s.live.runLen)
+	err := decoded.Load(iotest.HalfReader(bytes.NewReader(live)), int64(len(live)))
 	if err != nil {
 		s.t.Fatal(err)
 	}
 	if !bytes.Equal(live, decoded.Encode(nil)) {
 		s.t.Fatalf("the decoded checkpoint differs: %v", Differences(s.live, decoded))
 	}
-	if !maps.Equal(s.live.pinned, decoded.pinned) {
-		s.t.Fatalf("pinned %v, made anew %v", s.live.pinned, decoded.pinned)
+	if pinned, again := s.live.pins.all(), decoded.pins.all(); !maps.Equal(pinned, again) {
+		s.t.Fatalf("pinned %v, made anew %v", pinned, again)
+	}
+	if s.rng.IntN(2) == 0 {
+		s.copy = decoded // from here on it goes on from the checkpoint
+	}
+	for _, t := range s.live.Topics() {
+		s.checkTopic(t, decoded.Topic(t.Name))
 	}
 	for id, q := range s.live.subs {
 		s.checkSub(q, decoded.subs[id])
+	}
+}
+
+func (p *pins) all() map[uint64]pin {
+	all := make(map[uint64]pin)
+	for region, pin := range p.byRegion {
+		all[region] = *pin
+	}
+	return all
+}
+
+// checkTopic holds what is in line and scheduled, and where a start would find it, against what a
+// state made anew says, entry for entry.
+func (s *sim) checkTopic(t, again *Topic) {
+	s.t.Helper()
+	var r, other reader
+	for range 8 {
+		if t.index.first == t.index.next {
+			break
+		}
+		seq := t.index.first + s.rng.Uint64N(t.index.next-t.index.first)
+		e := *t.index.at(seq, &r)
+		if e != *again.index.at(seq, &other) {
+			s.t.Fatalf("%s: message %d is %v, made anew %v", t.Name, seq, e,
+				again.index.at(seq, &other))
+		}
+		want := seq
+		for from := t.index.first; from < seq; from++ {
+			if t.index.at(from, &r).pos >= e.pos {
+				want = from
+				break
+			}
+		}
+		if got := t.StartAt(0, e.pos); got != want {
+			s.t.Fatalf("%s: a start at %d begins at message %d, want %d", t.Name, e.pos, got, want)
+		}
+		s.fired["read at random"]++
+	}
+	if len(t.index.frozen) > 0 {
+		s.fired["frozen"]++
+		if t.index.first%t.index.chunkLen != 0 {
+			s.fired["frozen and cut"]++
+		}
+	}
+	for _, r := range t.schedule.runs {
+		s.fired["run"]++
+		if r.left+1 < s.live.runLen {
+			s.fired["run begun"]++
+		}
+		if r.left+1 > s.live.runLen {
+			s.fired["run merged"]++
+		}
 	}
 }
 
@@ -416,14 +521,16 @@ func (s *sim) drainSub(q *Sub) {
 		if len(out) == 0 {
 			return
 		}
+		var acks []Record
 		for _, h := range out {
-			records, _, err := s.live.Settle(s.now, settling(q, h, ackwise.Settlement{}, 0))
+			var err error
+			acks, _, err = s.live.Settle(s.now, settling(q, h, ackwise.Settlement{}, 0), acks)
 			if err != nil {
 				s.t.Fatalf("drain: %v", err)
 			}
-			s.log(records...)
 			s.finished[fmt.Sprint(q.Name, h.Pos)]++
 		}
+		s.log(acks...)
 	}
 }
 
@@ -444,7 +551,8 @@ func TestSimulation(t *testing.T) {
 		}
 	}
 	for _, what := range []string{"scheduled", "handed out", "late", "ack-lost", "run order",
-		"consumer-lost", "restarted", "rebalanced", "lease-expired", "redriven", "dropped dead", "in order"} {
+		"consumer-lost", "restarted", "rebalanced", "lease-expired", "redriven", "dropped dead", "in order",
+		"in one record", "read at random", "frozen", "frozen and cut", "run", "run begun", "run merged"} {
 		if fired[what] == 0 {
 			t.Errorf("%q never happened", what)
 		}

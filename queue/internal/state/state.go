@@ -3,8 +3,6 @@ package state
 import (
 	"fmt"
 	"slices"
-
-	"github.com/ackwise/ackwise"
 )
 
 // State is everything that the log says. It reads no clock and draws no random number: live and at
@@ -13,6 +11,9 @@ type State struct {
 	Now    int64  // engine time of the last record, in milliseconds
 	OpenNo uint32 // how often the store was opened
 	Owner  string // the process that opened it last
+
+	Inode    uint64   // of its directory when it was opened last; 0 = unknown
+	Identity [16]byte // what tells its tokens from a copy's; zero = it was never opened
 
 	topics       map[uint32]*Topic
 	byName       map[string]*Topic
@@ -27,12 +28,28 @@ type State struct {
 	TableLen     int    // bytes of all tables
 	tableVersion uint64 // the last version given
 	commits      commits
-	pinned       map[uint64]int64 // live messages by pinRegion of the log
+	chunkLen     uint64 // chunkLen but in tests
+	runLen       int    // runLen but in tests
 
 	// Derived, and not part of what is compared.
+	index   follower
+	pins    pins
 	wake    wakeHeap // when a subscription or a topic has something to do
 	touched []*Sub   // subscriptions that may have more to hand out
 }
+
+// follower is told of what an index of the IDs must know, live and at replay alike.
+type follower interface {
+	// TopicMade is told of a new topic.
+	TopicMade(t *Topic)
+	// TopicDeleted is told of a topic that is gone.
+	TopicDeleted(t *Topic)
+	// Accepted is told of a message whose producer gave its ID, on a topic that remembers IDs.
+	Accepted(t *Topic, r *Publish, pos uint64)
+}
+
+// Tell makes the state tell an index from now on of all that moves.
+func (s *State) Tell(index follower) { s.index = index }
 
 // Session is a consumer's connection or process.
 type Session struct {
@@ -56,11 +73,14 @@ type value struct {
 }
 
 // New returns the state of an empty log.
-func New() *State {
-	return &State{topics: make(map[uint32]*Topic), byName: make(map[string]*Topic),
+func New() *State { return newState(chunkLen, runLen) }
+
+func newState(chunkLen uint64, runLen int) *State {
+	return &State{chunkLen: chunkLen, runLen: runLen,
+		topics: make(map[uint32]*Topic), byName: make(map[string]*Topic),
 		subs: make(map[uint32]*Sub), sessions: make(map[uint32]*Session),
 		byWord: make(map[string]*Session), tables: make(map[string]map[string]value),
-		pinned: make(map[uint64]int64)}
+		pins: pins{byRegion: make(map[uint64]*pin)}}
 }
 
 // Topic returns the topic of that name, or nil.
@@ -107,68 +127,15 @@ func (s *State) Sessions() []*Session {
 // NextID returns the number for the next topic, subscription or session.
 func (s *State) NextID() uint32 { return s.lastID + 1 }
 
-// A pinRegion is a part of the log, of 1 MiB. The state counts the live messages of each, so that
-// a segment in which none lives can go.
-const pinRegion = 20
-
-func (s *State) pin(pos uint64) { s.pinned[pos>>pinRegion]++ }
-
-func (s *State) unpin(pos uint64) {
-	if s.pinned[pos>>pinRegion]--; s.pinned[pos>>pinRegion] == 0 {
-		delete(s.pinned, pos>>pinRegion)
-	}
-}
-
-// Pinned reports whether a live message may begin in the positions [from, to).
-func (s *State) Pinned(from, to uint64) bool {
-	for region := from >> pinRegion; region <= (to-1)>>pinRegion; region++ {
-		if s.pinned[region] > 0 {
-			return true
-		}
-	}
-	return false
-}
-
-// Positions calls fn with the position and the size of every live message, once each.
-func (s *State) Positions(fn func(pos uint64, size uint32) error) error {
-	seen := make(map[uint64]bool)
-	for _, t := range s.Topics() {
-		for seq := t.index.first; seq < t.index.next; seq++ {
-			if err := fn(t.index.at(seq).pos, t.index.at(seq).size); err != nil {
-				return err
-			}
-		}
-		for _, m := range t.schedule {
-			if err := fn(m.pos, m.size); err != nil {
-				return err
-			}
-		}
-		for _, q := range t.Subs {
-			for _, slot := range q.slotsBySeq() {
-				e := q.entry(slot)
-				if seen[e.pos] || e.seq >= t.index.first {
-					continue
-				}
-				seen[e.pos] = true
-				if err := fn(e.pos, e.size); err != nil {
-					return err
-				}
-			}
-		}
-		clear(seen)
-	}
-	return nil
-}
-
 // Apply moves the state by one record of the log, at replay. Live, the same records are applied
 // before they are encoded.
 func (s *State) Apply(pos uint64, typ byte, payload []byte) error {
 	if typ == typePublish {
-		r, err := DecodePublish(payload, false)
+		r, err := DecodePublish(payload, nil)
 		if err != nil {
 			return fmt.Errorf("decode publish record: %w", err)
 		}
-		return s.ApplyPublish(r, pos, len(payload))
+		return s.ApplyPublish(&r, pos, len(payload))
 	}
 	r, err := decodeRecord(typ, payload)
 	if err != nil {
@@ -192,14 +159,13 @@ func (s *State) ApplyPublish(r *Publish, pos uint64, size int) error {
 		sec: uint32(r.Now / 1000)}
 	t.Published++
 	t.bytes += int64(size)
-	s.pin(pos)
-	if r.Given && t.Config.DedupMillis > 0 {
-		t.dedup.expire(r.Now - t.Config.DedupMillis)
-		t.dedup.add(r.Message.ID, seenID{pos: pos, sum: sumOf(&r.Message), at: r.Now})
+	s.pin(pos, uint32(size))
+	if s.index != nil && r.Given && t.Config.DedupMillis > 0 {
+		s.index.Accepted(t, r, pos)
 	}
 	if r.Due > r.Now {
 		s.order++
-		t.pushScheduled(scheduled{due: r.Due, order: s.order, indexEntry: m})
+		t.schedule.push(scheduled{due: r.Due, order: s.order, indexEntry: m})
 		s.wakeTopic(t)
 	} else {
 		t.index.add(m)
@@ -210,19 +176,6 @@ func (s *State) ApplyPublish(r *Publish, pos uint64, size int) error {
 	}
 	s.trim(t)
 	return nil
-}
-
-// Repeat tells what dedup knows of a message at the time now: whether its ID was accepted before,
-// where, and whether with the same content. full says that the window holds no further ID.
-func (t *Topic) Repeat(now int64, m *ackwise.Message) (pos uint64, seen, same, full bool) {
-	if t.Config.DedupMillis == 0 {
-		return 0, false, false, false
-	}
-	e, ok := t.dedup.byID[m.ID]
-	if !ok || e.at <= now-t.Config.DedupMillis {
-		return 0, false, false, t.dedup.live(now-t.Config.DedupMillis) >= t.Config.MaxDedupIDs
-	}
-	return e.pos, true, e.sum == sumOf(m), false
 }
 
 // ParkedFull reports whether a message of this key is refused because it would be parked on a

@@ -85,10 +85,12 @@ type Sub struct {
 	Config SubConfig
 
 	cursor  uint64 // the next sequence to pull
+	line    reader // of the topic's line, at the cursor; derived
 	slab    [][]entry
 	free    []int32
 	bySeq   map[uint64]int32
 	lanes   map[uint64]*lane
+	idle    []*lane  // forgotten, for the next keys; derived
 	ready   slotHeap // by sequence: what may be handed out now
 	suspect slotHeap // of those, the suspects
 	delayed slotHeap // by due
@@ -116,7 +118,9 @@ type past struct {
 	error     string // the last error or reason
 }
 
-const slabLen = 1024
+// slabLen is how many entries are made at once: few, for there may be many subscriptions that hold
+// one message each.
+const slabLen = 32
 
 func newSub(id uint32, name string, t *Topic, c SubConfig) *Sub {
 	return &Sub{ID: id, Name: name, Topic: t, Config: c, bySeq: make(map[uint64]int32),
@@ -168,8 +172,9 @@ func (q *Sub) move(e *entry, to Place) {
 // pullTo makes entries of the messages up to the sequence to.
 func (s *State) pullTo(q *Sub, to uint64) {
 	for ; q.cursor < to; q.cursor++ {
-		s.insert(q, q.cursor, *q.Topic.index.at(q.cursor))
-		s.pin(q.Topic.index.at(q.cursor).pos)
+		e := *q.Topic.index.at(q.cursor, &q.line)
+		s.insert(q, q.cursor, e)
+		s.pin(e.pos, e.size)
 	}
 	s.trim(q.Topic)
 }
@@ -200,10 +205,26 @@ func (s *State) insert(q *Sub, seq uint64, ix indexEntry) int32 {
 func (q *Sub) laneOf(hash uint64) *lane {
 	l := q.lanes[hash]
 	if l == nil {
-		l = &lane{hash: hash, head: -1, tail: -1, dead: -1}
+		if n := len(q.idle); n > 0 {
+			l, q.idle = q.idle[n-1], q.idle[:n-1]
+		} else {
+			l = new(lane)
+		}
+		*l = lane{hash: hash, head: -1, tail: -1, dead: -1}
 		q.lanes[hash] = l
 	}
 	return l
+}
+
+// maxIdle bounds the lanes that are kept for the next keys.
+const maxIdle = 256
+
+// forget lets go of a lane in which nothing is left.
+func (q *Sub) forget(l *lane) {
+	delete(q.lanes, l.hash)
+	if len(q.idle) < maxIdle {
+		q.idle = append(q.idle, l)
+	}
 }
 
 // link puts an entry into its lane's line, by sequence. Nearly always that is the end; what comes
@@ -291,7 +312,7 @@ func (s *State) settleLane(q *Sub, hash uint64) {
 	}
 	l := q.lanes[hash]
 	if l.mode != laneParked && l.head < 0 {
-		delete(q.lanes, hash)
+		q.forget(l)
 		return
 	}
 	if l.head < 0 || l.mode == laneParked {
@@ -337,7 +358,7 @@ func (s *State) pullRest(q *Sub) {
 	}
 	for _, seq := range slices.Sorted(maps.Keys(rest)) {
 		s.insert(q, seq, rest[seq])
-		s.pin(rest[seq].pos)
+		s.pin(rest[seq].pos, rest[seq].size)
 	}
 	q.Accepted += int64(len(rest))
 }
@@ -363,16 +384,23 @@ func (s *State) finish(q *Sub, slot int32) {
 	q.entryBytes -= int64(e.size)
 	delete(q.bySeq, e.seq)
 	delete(q.past, e.seq)
-	s.unpin(e.pos)
+	s.unpin(e.pos, e.size)
 	q.free = append(q.free, slot)
 	s.settleLane(q, hash)
 }
 
-// slotsBySeq returns the slots of all entries, by sequence.
+// slotsBySeq returns the slots of all entries, by sequence. Most lie sorted already, as slots are
+// mostly given in that order.
 func (q *Sub) slotsBySeq() []int32 {
+	free := make([]bool, len(q.slab)*slabLen)
+	for _, slot := range q.free {
+		free[slot] = true
+	}
 	slots := make([]int32, 0, len(q.bySeq))
-	for _, slot := range q.bySeq {
-		slots = append(slots, slot)
+	for slot, free := range free {
+		if !free {
+			slots = append(slots, int32(slot))
+		}
 	}
 	slices.SortFunc(slots, func(a, b int32) int {
 		return compare(q.entry(a).seq, q.entry(b).seq)

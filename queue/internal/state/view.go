@@ -51,18 +51,15 @@ func (s *State) Walk(q *Sub, fn func(Seen) bool) {
 		}
 	}
 	t := q.Topic
-	for seq := q.cursor; seq < t.index.next; seq++ {
-		e := t.index.at(seq)
-		if !fn(Seen{Seq: seq, Pos: e.pos, Size: e.size, Place: Ready, Cause: ackwise.CauseFirst}) {
-			return
-		}
-	}
-	for _, m := range t.schedule {
-		if !fn(Seen{Pos: m.pos, Size: m.size, Place: Delayed, Cause: ackwise.CauseFirst,
-			Due: m.due}) {
-			return
-		}
-	}
+	on := true
+	t.index.each(q.cursor, nil, func(seq uint64, e *indexEntry) bool {
+		on = fn(Seen{Seq: seq, Pos: e.pos, Size: e.size, Place: Ready, Cause: ackwise.CauseFirst})
+		return on
+	})
+	t.schedule.each(func(*run) bool { return !on }, func(m *scheduled) {
+		on = on && fn(Seen{Pos: m.pos, Size: m.size, Place: Delayed, Cause: ackwise.CauseFirst,
+			Due: m.due})
+	})
 }
 
 // DeadLetters returns the dead letters of a subscription, the oldest message first.
@@ -156,7 +153,7 @@ func (q *Sub) OldestWaiting() int64 {
 		}
 	}
 	if oldest == 0 && q.cursor < q.Topic.index.next {
-		oldest = int64(q.Topic.index.at(q.cursor).sec)
+		oldest = int64(q.Topic.index.at(q.cursor, &q.line).sec)
 	}
 	return oldest
 }
@@ -164,15 +161,17 @@ func (q *Sub) OldestWaiting() int64 {
 // StartAt returns the sequence of the oldest kept message that is accepted at or after an engine
 // second (pos 0), or that stands at or after a position.
 func (t *Topic) StartAt(sec int64, pos uint64) uint64 {
-	seq := t.index.first
-	for seq < t.index.next {
-		e := t.index.at(seq)
-		if pos > 0 && e.pos >= pos || pos == 0 && int64(e.sec) >= sec {
-			break
+	found := t.index.next
+	t.index.each(0, func(c *chunk) bool {
+		return pos > 0 && c.high < pos || pos == 0 && int64(c.sec) < sec
+	}, func(seq uint64, e *indexEntry) bool {
+		if pos > 0 && e.pos < pos || pos == 0 && int64(e.sec) < sec {
+			return true
 		}
-		seq++
-	}
-	return seq
+		found = seq
+		return false
+	})
+	return found
 }
 
 // Line returns the sequences of the topic's line: first kept, and next.
@@ -183,7 +182,7 @@ func (t *Topic) FirstPos() (pos uint64, ok bool) {
 	if t.index.first == t.index.next {
 		return 0, false
 	}
-	return t.index.at(t.index.first).pos, true
+	return t.index.at(t.index.first, &t.index.head).pos, true
 }
 
 // Differences names, for a person, the first things in which two encoded states are not equal.

@@ -44,8 +44,8 @@ func (s *State) wakeSub(q *Sub) {
 // wakeTopic registers when the topic next has something to do.
 func (s *State) wakeTopic(t *Topic) {
 	next := int64(0)
-	if len(t.schedule) > 0 {
-		next = t.schedule[0].due
+	if m, ok := t.schedule.top(); ok {
+		next = m.due
 	}
 	if t.Config.RetainMillis > 0 && t.index.first < t.needed() {
 		if _, trim := t.retainedTo(s.Now); trim != 0 && (next == 0 || trim < next) {
@@ -98,7 +98,10 @@ func (s *State) Tick(now int64) []Record {
 func (s *State) tickTopic(t *Topic, now int64, left *int) []Record {
 	var records []Record
 	due := &dueRecord{Now: now, Topic: t.ID}
-	for ; *left > 0 && len(t.schedule) > 0 && t.schedule[0].due <= now; *left-- {
+	for ; *left > 0; *left-- {
+		if m, ok := t.schedule.top(); !ok || m.due > now {
+			break
+		}
 		(&dueRecord{Now: now, Topic: t.ID, Count: 1}).apply(s)
 		due.Count++
 	}
