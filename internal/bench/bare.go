@@ -12,10 +12,6 @@ import (
 	"github.com/ackwise/ackwise/internal/vfs"
 )
 
-// recycledBytes is the length of the file that is written before; a bare log in it begins again at
-// its start when it is full.
-const recycledBytes = 256 << 20
-
 // bareLog is the least that a durable publish can cost: a group of records, one write, one
 // fdatasync, one wake-up for the group, while the next group fills. It keeps no state at all.
 //
@@ -24,7 +20,7 @@ const recycledBytes = 256 << 20
 //	body
 type bareLog struct {
 	file  vfs.File
-	wrap  int64         // where it begins again; 0 = the file grows
+	wrap  int64         // where it begins again at the file's start; 0 = the file grows
 	kick  chan struct{} // capacity 1: the pending group has its first record
 	wg    sync.WaitGroup
 	table *crc32.Table
@@ -126,7 +122,7 @@ func (b *bench) writtenBefore() (vfs.File, error) {
 	for i := range chunk {
 		chunk[i] = byte(b.random.Uint32())
 	}
-	for at := int64(0); at < recycledBytes && err == nil; at += int64(len(chunk)) {
+	for at := int64(0); at < b.recycledBytes() && err == nil; at += int64(len(chunk)) {
 		_, err = file.WriteAt(chunk, at)
 	}
 	if err := errors.Join(err, file.Sync(), b.syncDir()); err != nil {

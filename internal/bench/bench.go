@@ -1,16 +1,20 @@
 // Package bench measures the embedded engine beside a bare log of the same bytes, so that a figure
 // says how much of the disk is left, not only how fast this disk is today.
 //
-//	bodies ─┬─▶ bare log, a growing file ────────────────┐
-//	        ├─▶ bare log, a file written before ─────────┼─▶ one round ─▶ median of the rounds
-//	        └─▶ queue.Store: publish, receive + ack ─────┘
+//	bodies ─┬─▶ bare log, a growing file ──────────────┐
+//	        ├─▶ bare log, a file written before ───────┼─▶ one round ─▶ median of the rounds
+//	        ├─▶ queue.Store, cold: a new directory ────┤
+//	        └─▶ queue.Store, warm: segments to reuse ──┘
+//
+//	RunBacklog ─▶ child: fill ─▶ kill -9 ─▶ child: reopen ─▶ drain; its memory, its IDs, its disk
 //
 // It promises that the contestants get the same bodies from the same closed loops in the same run,
 // in an order that changes from round to round; that everything it writes lies in one folder, which
 // it removes; and that a refused publish, a lost or repeated delivery and a failed ack end the run
 // with an error: a figure is never of work that was not done.
 //
-// It does not compare figures with earlier ones, and measures nothing over a socket.
+// Each measurement is a file. It does not compare figures with earlier ones, and measures nothing
+// over a socket.
 package bench
 
 import (
@@ -36,10 +40,19 @@ type Options struct {
 	Publishers []int
 	// Sizes are the lengths of the bodies, in bytes. Default: 100, 1024.
 	Sizes []int
+	// Against is what publish is compared with: AgainstBare or AgainstNone. Default: AgainstBare.
+	Against string
+	// Subscriptions is the large number of subscriptions, beside 10. Default: 10,000.
+	Subscriptions int
+	// Keys is the large number of keys, beside 1. Default: 1,000,000.
+	Keys int
 	// Window is how long one measurement takes. Default: 1 s.
 	Window time.Duration
 	// Rounds is how often each measurement is repeated; the median counts. Default: 3.
 	Rounds int
+	// SegmentBytes is the engine's option. The file that is written before has four of them.
+	// Default: 64 MiB, as the engine's.
+	SegmentBytes int64
 	// Seed makes the bodies and the order of the contestants. Default: 1.
 	Seed uint64
 	// Progress is told what is measured now, and how much of the run is done. It is called from
@@ -47,8 +60,11 @@ type Options struct {
 	Progress func(what string, done float64)
 }
 
-// maxInFlightBytes bounds publishers × size, which is the largest group of a bare log.
-const maxInFlightBytes = recycledBytes / 2
+// What publish is compared with.
+const (
+	AgainstBare = "bare" // bare logs of the same bytes, growing and written before
+	AgainstNone = "none" // nothing: no ratios, and less time
+)
 
 func (o *Options) fill() error {
 	if len(o.Publishers) == 0 {
@@ -56,6 +72,18 @@ func (o *Options) fill() error {
 	}
 	if len(o.Sizes) == 0 {
 		o.Sizes = []int{100, 1024}
+	}
+	if o.Against == "" {
+		o.Against = AgainstBare
+	}
+	if o.Subscriptions == 0 {
+		o.Subscriptions = 10_000
+	}
+	if o.Keys == 0 {
+		o.Keys = 1_000_000
+	}
+	if o.SegmentBytes == 0 {
+		o.SegmentBytes = 64 << 20
 	}
 	if o.Window == 0 {
 		o.Window = time.Second
@@ -69,13 +97,20 @@ func (o *Options) fill() error {
 	if o.Progress == nil {
 		o.Progress = func(string, float64) {}
 	}
-	errs := []error{inRange("Rounds", int64(o.Rounds), 1, 1000),
+	errs := []error{inRange("Subscriptions", int64(o.Subscriptions), 1, 100_000),
+		inRange("Keys", int64(o.Keys), 1, 10_000_000),
+		inRange("SegmentBytes", o.SegmentBytes, 1<<16, 1<<32),
+		inRange("Rounds", int64(o.Rounds), 1, 1000),
 		inRange("Window", int64(o.Window), int64(time.Millisecond), int64(time.Hour))}
+	if o.Against != AgainstBare && o.Against != AgainstNone {
+		errs = append(errs, &ackwise.InvalidError{Field: "Against", Value: o.Against,
+			Reason: "it is bare or none"})
+	}
 	for _, n := range o.Publishers {
 		errs = append(errs, inRange("Publishers", int64(n), 1, 100_000))
 		for _, size := range o.Sizes {
 			errs = append(errs, inRange("Publishers × Sizes",
-				int64(n)*int64(size), 0, maxInFlightBytes))
+				int64(n)*int64(size), 0, o.recycledBytes()/2))
 		}
 	}
 	for _, size := range o.Sizes {
@@ -83,6 +118,10 @@ func (o *Options) fill() error {
 	}
 	return errors.Join(errs...)
 }
+
+// recycledBytes is the length of the file that is written before. Half of it is the most that the
+// publishers may have on their way, which is the largest group of a bare log.
+func (o *Options) recycledBytes() int64 { return 4 * o.SegmentBytes }
 
 func inRange(field string, value, least, most int64) error {
 	if value < least || value > most {
@@ -92,20 +131,34 @@ func inRange(field string, value, least, most int64) error {
 	return nil
 }
 
+// Machine is what is needed to read figures.
+type Machine struct {
+	Go         string `json:"go"`
+	OS         string `json:"os"`
+	Arch       string `json:"arch"`
+	CPUs       int    `json:"cpus"`
+	GOMAXPROCS int    `json:"gomaxprocs"`
+	FileSystem string `json:"file_system"` // disk, memory or unknown
+	Seed       uint64 `json:"seed"`
+}
+
+func machine(dir string, seed uint64) Machine {
+	return Machine{Go: runtime.Version(), OS: runtime.GOOS, Arch: runtime.GOARCH,
+		CPUs: runtime.NumCPU(), GOMAXPROCS: runtime.GOMAXPROCS(0), FileSystem: fileSystem(dir),
+		Seed: seed}
+}
+
 // Report is what a run has measured, with what is needed to read it.
 type Report struct {
-	Go         string       `json:"go"`
-	OS         string       `json:"os"`
-	Arch       string       `json:"arch"`
-	CPUs       int          `json:"cpus"`
-	GOMAXPROCS int          `json:"gomaxprocs"`
-	FileSystem string       `json:"file_system"` // disk, memory or unknown
-	Seed       uint64       `json:"seed"`
+	Machine
+	Against    string       `json:"against"`
 	Seconds    float64      `json:"seconds"` // of one measurement
 	Rounds     int          `json:"rounds"`
 	Publish    []Publish    `json:"publish"`
+	Steady     Steady       `json:"steady"`
 	ReceiveAck []ReceiveAck `json:"receive_ack"`
 	Latency    []Latency    `json:"latency"`
+	Scale      []Scale      `json:"scale"`
 }
 
 // Run measures, and removes what it wrote. It ends early, with the context's cause, when ctx ends.
@@ -113,32 +166,38 @@ func Run(ctx context.Context, o Options) (report *Report, err error) {
 	if err := o.fill(); err != nil {
 		return nil, err
 	}
-	if o.Dir != "" {
-		if err := os.MkdirAll(o.Dir, 0o700); err != nil {
-			return nil, fmt.Errorf("make directory: %w", err)
-		}
-	}
-	dir, err := os.MkdirTemp(o.Dir, "ackwise-bench-")
+	err = inFolder(o.Dir, func(dir string) error {
+		b := &bench{Options: o, dir: dir, random: rand.New(rand.NewPCG(o.Seed, 0))}
+		b.total = (len(o.Sizes)*(2*len(o.Publishers)+len(drains())) + 1 + scales) * o.Rounds
+		report = &Report{Machine: machine(dir, o.Seed), Against: o.Against,
+			Seconds: o.Window.Seconds(), Rounds: o.Rounds}
+		return b.run(ctx, report)
+	})
 	if err != nil {
-		return nil, fmt.Errorf("make a folder for the run: %w", err)
-	}
-	defer func() {
-		if removeErr := os.RemoveAll(dir); removeErr != nil {
-			err = errors.Join(err, fmt.Errorf("remove the run's folder: %w", removeErr))
-		}
-	}()
-	b := &bench{Options: o, dir: dir, random: rand.New(rand.NewPCG(o.Seed, 0))}
-	b.total = len(o.Sizes) * (2*len(o.Publishers) + len(drains())) * o.Rounds
-	report = &Report{Go: runtime.Version(), OS: runtime.GOOS, Arch: runtime.GOARCH,
-		CPUs: runtime.NumCPU(), GOMAXPROCS: runtime.GOMAXPROCS(0), FileSystem: fileSystem(dir),
-		Seed: o.Seed, Seconds: o.Window.Seconds(), Rounds: o.Rounds}
-	if err := b.run(ctx, report); err != nil {
 		if ctx.Err() != nil {
 			err = context.Cause(ctx)
 		}
 		return nil, err
 	}
 	return report, nil
+}
+
+// inFolder makes a folder in parent ("" = the system's temporary directory), and removes it.
+func inFolder(parent string, use func(dir string) error) error {
+	if parent != "" {
+		if err := os.MkdirAll(parent, 0o700); err != nil {
+			return fmt.Errorf("make directory: %w", err)
+		}
+	}
+	dir, err := os.MkdirTemp(parent, "ackwise-bench-")
+	if err != nil {
+		return fmt.Errorf("make a folder for the run: %w", err)
+	}
+	err = use(dir)
+	if removeErr := os.RemoveAll(dir); removeErr != nil {
+		err = errors.Join(err, fmt.Errorf("remove the run's folder: %w", removeErr))
+	}
+	return err
 }
 
 // bench is a run under way.
@@ -152,21 +211,8 @@ type bench struct {
 }
 
 func (b *bench) run(ctx context.Context, report *Report) error {
-	recycled, err := b.writtenBefore()
-	if err != nil {
+	if err := b.runPublish(ctx, report); err != nil {
 		return err
-	}
-	defer func() { _ = recycled.Close() }() // nothing of it is kept
-	for _, size := range b.Sizes {
-		bodies := b.bodies(size)
-		for _, n := range b.Publishers {
-			l := load{publishers: n, window: b.Window, bodies: bodies}
-			p, err := b.publish(ctx, l, recycled)
-			if err != nil {
-				return fmt.Errorf("measure publish: %w", err)
-			}
-			report.Publish = append(report.Publish, p)
-		}
 	}
 	for _, size := range b.Sizes {
 		bodies := b.bodies(size)
@@ -185,6 +231,36 @@ func (b *bench) run(ctx context.Context, report *Report) error {
 			}
 			report.Latency = append(report.Latency, r)
 		}
+	}
+	var err error
+	if report.Scale, err = b.scale(ctx); err != nil {
+		return fmt.Errorf("measure large numbers: %w", err)
+	}
+	return nil
+}
+
+// runPublish measures what is compared with the bare logs.
+func (b *bench) runPublish(ctx context.Context, report *Report) (err error) {
+	var recycled vfs.File
+	if b.Against == AgainstBare {
+		if recycled, err = b.writtenBefore(); err != nil {
+			return err
+		}
+		defer func() { _ = recycled.Close() }() // nothing of it is kept
+	}
+	for _, size := range b.Sizes {
+		bodies := b.bodies(size)
+		for _, n := range b.Publishers {
+			l := load{publishers: n, window: b.Window, bodies: bodies}
+			rows, err := b.publish(ctx, l, recycled)
+			if err != nil {
+				return fmt.Errorf("measure publish: %w", err)
+			}
+			report.Publish = append(report.Publish, rows...)
+		}
+	}
+	if report.Steady, err = b.steady(ctx); err != nil {
+		return fmt.Errorf("measure the steady state: %w", err)
 	}
 	return nil
 }

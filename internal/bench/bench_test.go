@@ -22,25 +22,38 @@ import (
 	"github.com/ackwise/ackwise/queue"
 )
 
+// tiny are options of a run of a second or two.
+func tiny(t *testing.T) Options {
+	t.Helper()
+	return Options{Dir: filepath.Join(t.TempDir(), "made"), Publishers: []int{1, 16},
+		Sizes: []int{0, 300}, Window: 5 * time.Millisecond, Rounds: 2, Subscriptions: 50,
+		Keys: 1000, SegmentBytes: 1 << 18}
+}
+
 func TestRunMeasuresEverythingAndLeavesNothing(t *testing.T) {
-	dir := filepath.Join(t.TempDir(), "made")
-	last := 0.0
-	r, err := Run(t.Context(), Options{Dir: dir, Publishers: []int{1, 16}, Sizes: []int{0, 300},
-		Window: 10 * time.Millisecond, Rounds: 2, Progress: func(what string, done float64) {
-			if what == "" || done < last || done >= 1 {
-				t.Errorf("progress %q %v after %v", what, done, last)
-			}
-			last = done
-		}})
+	last, steps := 0.0, 0
+	o := tiny(t)
+	o.Progress = func(what string, done float64) {
+		if what == "" || done < last || done >= 1 {
+			t.Errorf("progress %q %v after %v", what, done, last)
+		}
+		last = done
+		steps++
+	}
+	r, err := Run(t.Context(), o)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(r.Publish) != 4 || len(r.Latency) != 4 || len(r.ReceiveAck) != 8 {
+	if len(r.Publish) != 8 || len(r.Latency) != 4 || len(r.ReceiveAck) != 8 || len(r.Scale) != 2 {
 		t.Fatalf("got %+v", r)
 	}
-	for _, p := range r.Publish {
+	if want := 1 + (4+4+8+1+2)*o.Rounds; steps != want {
+		t.Errorf("%d steps of progress, want %d", steps, want)
+	}
+	for i, p := range r.Publish {
 		if p.PerSecond <= 0 || p.Growing <= 0 || p.Recycled <= 0 || p.Ratio <= 0 ||
-			p.RecycledRatio <= 0 || p.P99 < p.P50 || p.P50 <= 0 || p.Start != "cold" {
+			p.RecycledRatio <= 0 || p.P99 < p.P50 || p.P50 <= 0 || p.P99Ratio <= 0 ||
+			p.GrowingP99 <= 0 || p.RecycledP99 <= 0 || p.Start != []string{"cold", "warm"}[i%2] {
 			t.Errorf("publish: %+v", p)
 		}
 	}
@@ -54,24 +67,54 @@ func TestRunMeasuresEverythingAndLeavesNothing(t *testing.T) {
 			t.Errorf("latency: %+v", l)
 		}
 	}
-	if left, err := os.ReadDir(dir); err != nil || len(left) > 0 {
+	if s := r.Steady; s.PerSecond <= 0 || s.Published < s.PerSecond || s.Ratio <= 0 || s.P99 <= 0 {
+		t.Errorf("steady state: %+v", s)
+	}
+	for i, s := range r.Scale {
+		want := []Scale{{Of: "subscriptions", Few: 10, Many: 50}, {Of: "keys", Few: 1, Many: 1000}}[i]
+		if s.Of != want.Of || s.Few != want.Few || s.Many != want.Many || s.Cost <= 0 ||
+			s.FewPerSec <= 0 || s.ManyPerSec <= 0 {
+			t.Errorf("large numbers: %+v", s)
+		}
+	}
+	if left, err := os.ReadDir(o.Dir); err != nil || len(left) > 0 {
 		t.Errorf("left behind: %v, %v", left, err)
+	}
+}
+
+func TestRunAgainstNothing(t *testing.T) {
+	o := tiny(t)
+	o.Against, o.Rounds, o.Publishers, o.Sizes = AgainstNone, 1, []int{2}, []int{10}
+	r, err := Run(t.Context(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range r.Publish {
+		if p.PerSecond <= 0 || p.P99 <= 0 || p.Ratio != 0 || p.Growing != 0 || p.RecycledP99 != 0 {
+			t.Errorf("publish: %+v", p)
+		}
+	}
+	if r.Against != AgainstNone || r.Steady.PerSecond <= 0 || r.Steady.Ratio != 0 {
+		t.Errorf("against %s, steady state: %+v", r.Against, r.Steady)
 	}
 }
 
 func TestRunEndsWithItsContext(t *testing.T) {
 	enough := errors.New("enough")
-	for _, part := range []string{"writing", "publish", "receive", "latency"} {
+	parts := []string{"writing", "publish", "steady", "receive", "latency", "10 to", "1 to"}
+	for _, part := range parts {
 		dir := t.TempDir()
 		ctx, cancel := context.WithCancelCause(t.Context())
 		stopped := false
-		_, err := Run(ctx, Options{Dir: dir, Publishers: []int{2}, Sizes: []int{10},
-			Window: 10 * time.Millisecond, Rounds: 1, Progress: func(what string, _ float64) {
-				if strings.HasPrefix(what, part) {
-					stopped = true
-					cancel(enough)
-				}
-			}})
+		o := tiny(t)
+		o.Dir, o.Publishers, o.Sizes, o.Rounds = dir, []int{2}, []int{10}, 1
+		o.Progress = func(what string, _ float64) {
+			if strings.HasPrefix(what, part) {
+				stopped = true
+				cancel(enough)
+			}
+		}
+		_, err := Run(ctx, o)
 		if !stopped || !errors.Is(err, enough) {
 			t.Errorf("%s: stopped %t, got %v", part, stopped, err)
 		}
@@ -83,8 +126,10 @@ func TestRunEndsWithItsContext(t *testing.T) {
 
 func TestOptionsAreRefusedAllAtOnce(t *testing.T) {
 	_, err := Run(t.Context(), Options{Dir: t.TempDir(), Rounds: -1, Window: -1,
-		Publishers: []int{0}, Sizes: []int{-1}})
-	for _, field := range []string{"Rounds", "Window", "Publishers", "Sizes"} {
+		Publishers: []int{0}, Sizes: []int{-1}, Against: "x", Subscriptions: -1, Keys: -1,
+		SegmentBytes: 1})
+	for _, field := range []string{"Rounds", "Window", "Publishers", "Sizes", "Against",
+		"Subscriptions", "Keys", "SegmentBytes"} {
 		if err == nil || !strings.Contains(err.Error(), field) {
 			t.Errorf("%s is not in: %v", field, err)
 		}
@@ -108,9 +153,11 @@ func create(t *testing.T, fs vfs.FS) vfs.File {
 // The bare log writes what it says, and answers no publish before a sync that came after its write.
 func TestBareLogWritesEveryRecordAndSyncs(t *testing.T) {
 	mem := vfs.NewMem()
-	fs := vfs.NewFaults(mem)
+	block := make(chan struct{})
+	fault := &vfs.Fault{Op: vfs.OpSync, N: 1, Block: block}
+	fs := vfs.NewFaults(mem, fault)
 	log := newBareLog(create(t, fs), 0)
-	const publishers, each = 32, 50
+	const publishers, each, recordBytes = 32, 50, 10
 	var wg sync.WaitGroup
 	for p := range publishers {
 		wg.Go(func() {
@@ -121,6 +168,12 @@ func TestBareLogWritesEveryRecordAndSyncs(t *testing.T) {
 			}
 		})
 	}
+	for waiting := 0; fs.Fired(fault) == 0 || waiting == 0; runtime.Gosched() {
+		log.mu.Lock() // until some wait behind the first sync: they become one group
+		waiting = len(log.pending.buf) / (2 * recordBytes)
+		log.mu.Unlock()
+	}
+	close(block)
 	wg.Wait()
 	log.close()
 	content, err := mem.ReadFile(logName)
@@ -204,14 +257,14 @@ func TestAckRefusesARepeatedHandOut(t *testing.T) {
 // A publish that the engine refuses must end the measurement.
 func TestRefusedPublishEndsTheMeasurement(t *testing.T) {
 	b := &bench{Options: Options{Window: time.Second}, dir: t.TempDir()}
-	err := b.withStore(t.Context(), queue.SubscriptionOptions{}, func(s *queue.Store) error {
+	err := b.withStore(t.Context(), storeOptions{}, func(s *queue.Store) error {
 		return publishOne(t.Context(), s, ackwise.Message{Topic: "other"})
 	})
 	if _, ok := errors.AsType[*ackwise.NotFoundError](err); !ok {
 		t.Errorf("got %v", err)
 	}
 	l := load{publishers: 1, window: 10 * time.Millisecond, bodies: [][]byte{make([]byte, 2<<20)}}
-	if _, err := b.engine(t.Context(), l); !errors.Is(err, ackwise.ErrTooLarge) {
+	if _, err := b.engine(t.Context(), l, 0); !errors.Is(err, ackwise.ErrTooLarge) {
 		t.Errorf("got %v", err)
 	}
 }
@@ -249,7 +302,7 @@ func TestMedian(t *testing.T) {
 	for _, c := range []struct {
 		of   []float64
 		want float64
-	}{{[]float64{3}, 3}, {[]float64{9, 1}, 5}, {[]float64{9, 1, 2}, 2}} {
+	}{{nil, 0}, {[]float64{3}, 3}, {[]float64{9, 1}, 5}, {[]float64{9, 1, 2}, 2}} {
 		if got := median(c.of); got != c.want {
 			t.Errorf("median of %v: %v, want %v", c.of, got, c.want)
 		}

@@ -10,7 +10,8 @@ import (
 
 func ExampleRun() {
 	report, err := bench.Run(context.Background(), bench.Options{Publishers: []int{1},
-		Sizes: []int{100}, Window: 5 * time.Millisecond, Rounds: 1})
+		Sizes: []int{100}, Window: 5 * time.Millisecond, Rounds: 1, Keys: 1000,
+		Subscriptions: 20, SegmentBytes: 1 << 20})
 	if err != nil {
 		fmt.Println(err)
 		return

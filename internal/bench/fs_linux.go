@@ -1,6 +1,9 @@
 package bench
 
-import "syscall"
+import (
+	"io/fs"
+	"syscall"
+)
 
 // tmpfsMagic and ramfsMagic are the types of file systems in memory, see statfs(2).
 const (
@@ -19,4 +22,12 @@ func fileSystem(dir string) string {
 		return "memory"
 	}
 	return "disk"
+}
+
+// allocated is what a file takes of the disk.
+func allocated(info fs.FileInfo) int64 {
+	if st, ok := info.Sys().(*syscall.Stat_t); ok {
+		return st.Blocks * 512
+	}
+	return info.Size()
 }

@@ -28,7 +28,7 @@ func (b *bench) latency(ctx context.Context, l load) (Latency, error) {
 	var p50, p99 []float64
 	for round := range b.Rounds {
 		b.round("latency, %d × %d B, round %d of %d", l.publishers, l.size(), round+1, b.Rounds)
-		err := b.withStore(ctx, queue.SubscriptionOptions{}, func(store *queue.Store) error {
+		err := b.withStore(ctx, storeOptions{}, func(store *queue.Store) error {
 			h, err := endToEnd(ctx, l, store)
 			if err != nil {
 				return err

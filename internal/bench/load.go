@@ -3,6 +3,7 @@ package bench
 import (
 	"context"
 	"errors"
+	"runtime"
 	"slices"
 	"sync"
 	"time"
@@ -22,12 +23,14 @@ func (l *load) size() int { return len(l.bodies[0]) }
 type sample struct {
 	perSecond float64
 	latency   histogram
+	fresh     int64 // bytes that the log took of the disk meanwhile
 }
 
 // drive runs the loops for the window. publish returns when the message of that publisher is
 // answered; its error ends the measurement.
 func (l *load) drive(ctx context.Context, publish func(publisher int, body []byte) error) (
 	sample, error) {
+	runtime.GC() // what came before, such as a warm-up, leaves its garbage to nobody
 	var wg sync.WaitGroup
 	start := make(chan struct{})
 	histograms, errs := make([]histogram, l.publishers), make([]error, l.publishers)
@@ -71,8 +74,11 @@ func firstOf(errs []error) error {
 	return nil
 }
 
-// median is the value in the middle, or the mean of the two there.
+// median is the value in the middle, or the mean of the two there; 0 where there are none.
 func median(values []float64) float64 {
+	if len(values) == 0 {
+		return 0
+	}
 	sorted := slices.Sorted(slices.Values(values))
 	n := len(sorted)
 	return (sorted[(n-1)/2] + sorted[n/2]) / 2

@@ -30,8 +30,8 @@ func drains() []drain { return []drain{{1, false}, {256, false}, {1, true}, {256
 
 const (
 	backlogKeys     = 1000
-	backlogPerSec   = 250_000   // messages for each second of the window
-	maxBacklogBytes = 256 << 20 // of bodies
+	backlogPerSec   = 1_000_000 // messages for each second of the window
+	maxBacklogBytes = 1 << 30   // of bodies
 	publishBatch    = 256
 )
 
@@ -40,16 +40,16 @@ func (b *bench) receiveAck(ctx context.Context, d drain, bodies [][]byte) (Recei
 	for round := range b.Rounds {
 		b.round("receive + ack, %d at a time, %d B, keyed %t, round %d of %d",
 			d.batch, len(bodies[0]), d.keyed, round+1, b.Rounds)
-		err := b.withStore(ctx, queue.SubscriptionOptions{Ordered: d.keyed},
-			func(store *queue.Store) error {
-				backlog, err := b.backlog(ctx, store, d, bodies)
-				if err != nil {
-					return err
-				}
-				rate, err := b.drain(ctx, store, d, backlog)
-				rates = append(rates, rate)
+		o := storeOptions{sub: queue.SubscriptionOptions{Ordered: d.keyed}}
+		err := b.withStore(ctx, o, func(store *queue.Store) error {
+			backlog, err := b.backlog(ctx, store, d, bodies)
+			if err != nil {
 				return err
-			})
+			}
+			rate, err := b.drain(ctx, store, d, backlog)
+			rates = append(rates, rate)
+			return err
+		})
 		if err != nil {
 			return ReceiveAck{}, err
 		}
@@ -59,12 +59,12 @@ func (b *bench) receiveAck(ctx context.Context, d drain, bodies [][]byte) (Recei
 }
 
 // backlog publishes what is drained, and returns how many messages. With batches of one the window
-// ends long before a large backlog does, so it gets a tenth.
+// ends long before a large backlog does, so it gets a fifth.
 func (b *bench) backlog(ctx context.Context, store *queue.Store, d drain, bodies [][]byte) (
 	int, error) {
 	n := int(backlogPerSec * b.Window.Seconds())
 	if d.batch == 1 {
-		n /= 10
+		n /= 5
 	}
 	n = max(min(n, maxBacklogBytes/max(len(bodies[0]), 1)), d.batch)
 	msgs := make([]ackwise.Message, 0, publishBatch)
@@ -76,10 +76,8 @@ func (b *bench) backlog(ctx context.Context, store *queue.Store, d drain, bodies
 		if msgs = append(msgs, m); len(msgs) < publishBatch && i < n-1 {
 			continue
 		}
-		for _, r := range store.Publish(ctx, msgs) {
-			if r.Class != ackwise.ResultAccepted {
-				return 0, fmt.Errorf("publish the backlog: %s: %w", r.Class, r.Err)
-			}
+		if err := publishAll(ctx, store, msgs); err != nil {
+			return 0, err
 		}
 		msgs = msgs[:0]
 	}
