@@ -111,41 +111,62 @@ func (w *world) judge(t *testing.T) {
 	w.judgeBooks(t)
 }
 
+// found is what is wrong with a message.
+type found struct{ id, what string }
+
+const (
+	// lostMessage and lostAck are what only a machine that loses what it said can show.
+	lostMessage = "was printed as published and never handled"
+	lostAck     = "came back after its ack was printed"
+)
+
 // judgePrinted checks what was printed against what the handler did.
 func (w *world) judgePrinted(t *testing.T, handled []handling) {
 	t.Helper()
+	for _, f := range w.compare(handled) {
+		w.fault(t, f.id, f.what)
+	}
+	for id := range texts(w.pub) {
+		if _, ok := w.byID[id]; !ok {
+			t.Errorf("publish printed %q, which nobody published", id)
+		}
+	}
+}
+
+// compare compares what was printed with what the handler did.
+func (w *world) compare(handled []handling) []found {
+	var all []found
+	add := func(id, what string) { all = append(all, found{id, what}) }
 	done, times := map[string]bool{}, map[string]int{}
 	acks := texts(w.ack)
 	for _, h := range handled {
 		times[h.ID]++
 		done[h.ID] = done[h.ID] || h.Outcome == "done"
 		if a, ok := acks[h.ID]; ok && h.At > a.at.UnixNano() {
-			w.fault(t, h.ID, "came back after its ack was printed")
+			add(h.ID, lostAck)
 		}
 	}
 	for id := range texts(w.pub) {
-		if _, ok := w.byID[id]; !ok {
-			t.Errorf("publish printed %q, which nobody published", id)
-		}
 		if !done[id] {
-			w.fault(t, id, "was printed as published and never handled")
+			add(id, lostMessage)
 		}
 	}
 	for _, m := range w.inputs {
 		if times[m.ID] == 0 {
-			w.fault(t, m.ID, "was never handed to the handler")
+			add(m.ID, "was never handed to the handler")
 		}
 	}
 	once := map[string]bool{}
 	lines, _ := w.ack.read()
 	for _, l := range lines {
 		if once[l.text] {
-			w.fault(t, l.text, "was printed as acked twice")
+			add(l.text, "was printed as acked twice")
 		}
 		if once[l.text] = true; !done[l.text] {
-			w.fault(t, l.text, "was printed as acked and never handled")
+			add(l.text, "was printed as acked and never handled")
 		}
 	}
+	return all
 }
 
 // judgeOrder checks that no key ever went on without a message: what is handled is at most the one

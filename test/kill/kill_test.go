@@ -71,6 +71,9 @@ func TestKills(t *testing.T) {
 	if n >= 10 && (sum.busy == 0 || sum.again == 0) {
 		t.Error("no kill hit a message in flight")
 	}
+	if n >= 10 && sum.owners == 0 {
+		t.Error("no kill hit the owner")
+	}
 }
 
 // round is one run of the pair with one to three kills.

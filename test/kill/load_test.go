@@ -188,16 +188,22 @@ func (p *pair) finish(t *testing.T) {
 	p.consumer.wantExit(t, 0)
 }
 
-// inFlight counts what the handler was given and no ack was printed of.
+// inFlight counts what of this round the handler was given and no ack was printed of.
 func (p *pair) inFlight(t *testing.T) int {
 	t.Helper()
 	acks, open := texts(p.ack), map[string]bool{}
+	for _, m := range p.lines {
+		_, acked := acks[m.ID]
+		open[m.ID] = !acked
+	}
+	n := 0
 	for _, h := range p.handled(t) {
-		if _, ok := acks[h.ID]; !ok {
-			open[h.ID] = true
+		if open[h.ID] {
+			open[h.ID] = false
+			n++
 		}
 	}
-	return len(open)
+	return n
 }
 
 // spread is a list of measured times.

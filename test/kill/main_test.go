@@ -15,7 +15,8 @@ import (
 
 var (
 	seed   = flag.Uint64("seed", 1, "seed of the random choices")
-	rounds = flag.Int("rounds", 0, "how many rounds TestKills does (0: 20, or 200 in long runs)")
+	rounds = flag.Int("rounds", 0, "how many rounds TestKills (0: 20, or 200 in long runs) and "+
+		"TestPulledPlugs (0: 3, or 50) do")
 )
 
 // handlerVar makes this test binary a handler process that writes to the file it names.
@@ -31,6 +32,13 @@ func TestMain(m *testing.M) {
 	if path := os.Getenv(handlerVar); path != "" {
 		if err := handle(path); err != nil {
 			fmt.Fprintln(os.Stderr, "handler:", err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
+	if text := os.Getenv(ownerVar); text != "" {
+		if err := own(text); err != nil {
+			fmt.Fprintln(os.Stderr, "owner:", err)
 			os.Exit(1)
 		}
 		os.Exit(0)

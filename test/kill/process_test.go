@@ -51,6 +51,17 @@ func (r *record) read() ([]printed, <-chan struct{}) {
 	return slices.Clip(r.lines), r.changed
 }
 
+// forget removes the lines that were read at a time or later, and returns how many they were.
+func (r *record) forget(since time.Time) int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	before := len(r.lines)
+	r.lines = slices.DeleteFunc(slices.Clone(r.lines), func(l printed) bool {
+		return !l.at.Before(since)
+	})
+	return before - len(r.lines)
+}
+
 func (r *record) count() int {
 	lines, _ := r.read()
 	return len(lines)
@@ -235,6 +246,10 @@ func run(t *testing.T, input string, code int, args ...string) (out, said string
 	p.cmd.Stdin, p.cmd.Stdout = strings.NewReader(input), &b
 	p.launch(t)
 	go p.end() // ends with the process
+	p.wait(t)
+	if p.cmd.ProcessState.ExitCode() != code {
+		t.Logf("%s printed:\n%.4000s", p.name, b.String())
+	}
 	p.wantExit(t, code)
 	return b.String(), p.said()
 }
