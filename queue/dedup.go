@@ -136,11 +136,15 @@ func (d *windows) explain(err error) error {
 // lock if made is then what is returned.
 func (s *Store) probeAll(ps []publishing, results []ackwise.Result) (made uint64) {
 	made = s.dedup.made.Load()
-	now := s.clock.now()
+	now := int64(-1)
 	for i := range ps {
-		if results[i].Err == nil {
-			ps[i].probe = s.dedup.probe(ps[i].m, now)
+		if ps[i].m.ID == "" || results[i].Err != nil {
+			continue
 		}
+		if now < 0 {
+			now = s.clock.now()
+		}
+		ps[i].probe = s.dedup.probe(ps[i].m, now)
 	}
 	return made
 }

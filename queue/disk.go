@@ -68,7 +68,7 @@ func explainDisk(err error) error {
 // handOutRoom returns how many more messages may be handed out so that all that is in flight can
 // still be settled on a disk that gets no emptier. The caller holds mu.
 func (s *Store) handOutRoom() int {
-	free := s.freeBytes()
+	free := s.freeBytes(s.clock.now())
 	if s.disk.Whole() && free >= s.opt.MinFreeBytes {
 		return s.opt.MaxBatch
 	}

@@ -48,7 +48,9 @@ func (s *Store) Schedule(ctx context.Context, delay time.Duration,
 	}
 	for i := range msgs { // what can be done before the mutex is taken
 		ps[i].m, ps[i].id = &msgs[i], msgs[i].ID
-		if results[i].Err = s.checkMessage(&msgs[i]); results[i].Err == nil && ps[i].id == "" {
+		if err := s.checkMessage(&msgs[i]); err != nil {
+			results[i] = refused(ackwise.ResultRejected, "", err)
+		} else if msgs[i].ID == "" {
 			ps[i].id = ackwise.NewID(time.Now())
 		}
 	}
@@ -93,8 +95,7 @@ func (s *Store) publishAll(ctx context.Context, delay time.Duration, ps []publis
 	now := s.clock.now()
 	for i := range ps {
 		switch {
-		case results[i].Err != nil:
-			results[i].Class = ackwise.ResultRejected
+		case results[i].Err != nil: // refused already
 		case ctx.Err() != nil:
 			results[i] = refused(ackwise.ResultNotAttempted, "", context.Cause(ctx))
 		default:
@@ -152,7 +153,7 @@ func (s *Store) publishOne(now int64, delay time.Duration, p *publishing) (
 		return refused(ackwise.ResultRetryable, "", err), nil
 	}
 	m := p.m
-	t, class, err := s.admit(m)
+	t, class, err := s.admit(now, m)
 	if err != nil {
 		return refused(class, "", err), nil
 	}
@@ -186,14 +187,15 @@ func (s *Store) publishOne(now int64, delay time.Duration, p *publishing) (
 // accept appends the message in s.accepting to the log and to the state. The caller holds mu.
 func (s *Store) accept(p *publishing) (ackwise.Result, *wal.Group) {
 	r := &s.accepting
-	s.buf = r.Append(s.buf[:0])
-	s.records = append(s.records[:0], wal.Record{Type: r.Type(), Payload: s.buf})
+	s.buf = r.Head(s.buf[:0])
+	s.records = append(s.records[:0],
+		wal.Record{Type: r.Type(), Payload: s.buf, Rest: r.Message.Body})
 	group := s.log.Append(s.records, true)
 	if err := group.Err(); err != nil {
 		return refused(ackwise.ResultRetryable, "", err), nil
 	}
 	p.pos = s.records[0].Pos
-	if err := s.st.ApplyPublish(r, p.pos, len(s.buf)); err != nil {
+	if err := s.st.ApplyPublish(r, p.pos, len(s.buf)+len(r.Message.Body)); err != nil {
 		return refused(ackwise.ResultRejected, "", err), nil
 	}
 	return ackwise.Result{Class: ackwise.ResultAccepted}, group
@@ -212,7 +214,7 @@ func (s *Store) checkMessage(m *ackwise.Message) error {
 }
 
 // admit reports why a checked message is refused before its ID is looked at. The caller holds mu.
-func (s *Store) admit(m *ackwise.Message) (*state.Topic, ackwise.ResultClass, error) {
+func (s *Store) admit(now int64, m *ackwise.Message) (*state.Topic, ackwise.ResultClass, error) {
 	t, err := s.topic(m.Topic)
 	if err != nil {
 		return nil, ackwise.ResultRejected, err
@@ -231,7 +233,7 @@ func (s *Store) admit(m *ackwise.Message) (*state.Topic, ackwise.ResultClass, er
 		return nil, ackwise.ResultRetryable, fmt.Errorf("the disk is full, %d of %d bytes of the "+
 			"reserve are left (ReserveBytes); settlements go on: %w", s.disk.Left(),
 			s.opt.ReserveBytes, ackwise.ErrFull)
-	case s.freeBytes()-int64(s.log.PendingBytes()+len(m.Body)) < s.opt.MinFreeBytes:
+	case s.freeBytes(now)-int64(s.log.PendingBytes()+len(m.Body)) < s.opt.MinFreeBytes:
 		return nil, ackwise.ResultRetryable, fmt.Errorf("the disk has %d bytes free, and %d are "+
 			"left for settlements (MinFreeBytes): %w", s.free, s.opt.MinFreeBytes, ackwise.ErrFull)
 	case s.log.PendingBytes() > maxPendingBytes:
@@ -251,8 +253,7 @@ const askFreeMillis = 100
 
 // freeBytes returns the free space of the disk. It asks the system, which answers from memory, at
 // most ten times a second. The caller holds mu.
-func (s *Store) freeBytes() int64 {
-	now := s.clock.now()
+func (s *Store) freeBytes(now int64) int64 {
 	if s.askedAt == 0 || now-s.askedAt >= askFreeMillis {
 		if free, err := s.log.FreeBytes(); err == nil {
 			s.free, s.askedAt = free, now

@@ -236,7 +236,7 @@ func (s *Store) planPublishes(c *Commit, probes []dedup.Probe) (publishPlan, err
 		err := s.checkMessage(m)
 		var t *state.Topic
 		if err == nil {
-			t, _, err = s.admit(m)
+			t, _, err = s.admit(now, m)
 		}
 		if err != nil {
 			return plan, fmt.Errorf("publish in transaction: %w", err)

@@ -93,7 +93,9 @@ func (l *bareLog) close() {
 func bare(ctx context.Context, l load, file vfs.File, wrap int64) (sample, error) {
 	log := newBareLog(file, wrap)
 	defer log.close()
-	s, err := l.drive(ctx, func(_ int, body []byte) error { return log.publish(body) })
+	s, err := l.drive(ctx, func(_ context.Context, _ int, body []byte) error {
+		return log.publish(body)
+	})
 	if err != nil {
 		return s, fmt.Errorf("publish to the bare log: %w", err)
 	}

@@ -74,7 +74,7 @@ func endToEnd(ctx context.Context, l load, store *queue.Store) (*histogram, erro
 		}
 		stop(consumeErr)
 	})
-	_, err = l.drive(consuming, func(p int, body []byte) error {
+	_, err = l.drive(consuming, func(ctx context.Context, p int, body []byte) error {
 		t.sent[p] = time.Now()
 		m := ackwise.Message{Topic: topic, Key: keys[p], Body: body}
 		if err := publishOne(consuming, store, m); err != nil {

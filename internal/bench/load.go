@@ -26,10 +26,12 @@ type sample struct {
 	fresh     int64 // bytes that the log took of the disk meanwhile
 }
 
-// drive runs the loops for the window. publish returns when the message of that publisher is
-// answered; its error ends the measurement.
-func (l *load) drive(ctx context.Context, publish func(publisher int, body []byte) error) (
-	sample, error) {
+// publish publishes a message of a publisher, and returns when it is answered. Each publisher has a
+// context of its own, as the calls of a server have.
+type publish func(ctx context.Context, publisher int, body []byte) error
+
+// drive runs the loops for the window. An error of publish ends the measurement.
+func (l *load) drive(ctx context.Context, publish publish) (sample, error) {
 	runtime.GC() // what came before, such as a warm-up, leaves its garbage to nobody
 	var wg sync.WaitGroup
 	start := make(chan struct{})
@@ -37,11 +39,13 @@ func (l *load) drive(ctx context.Context, publish func(publisher int, body []byt
 	var begin time.Time // written before start is closed
 	for p := range l.publishers {
 		wg.Go(func() { // ends with the window
+			own, cancel := context.WithCancel(ctx)
+			defer cancel()
 			<-start
 			h := &histograms[p]
 			last := begin
 			for i := p; ctx.Err() == nil && last.Sub(begin) < l.window; i++ {
-				if errs[p] = publish(p, l.bodies[i%len(l.bodies)]); errs[p] != nil {
+				if errs[p] = publish(own, p, l.bodies[i%len(l.bodies)]); errs[p] != nil {
 					return
 				}
 				now := time.Now()

@@ -142,7 +142,7 @@ func (b *bench) engine(ctx context.Context, l load, most int64) (s sample, err e
 		if err != nil {
 			return err
 		}
-		s, err = l.drive(ctx, func(_ int, body []byte) error {
+		s, err = l.drive(ctx, func(ctx context.Context, _ int, body []byte) error {
 			return publishOne(ctx, store, ackwise.Message{Topic: topic, Body: body})
 		})
 		if err != nil {

@@ -105,7 +105,7 @@ func (b *bench) keyed(ctx context.Context, l load, n int) (rate float64, err err
 			return err
 		}
 		turns := make([]int, l.publishers)
-		s, err := l.drive(ctx, func(p int, body []byte) error {
+		s, err := l.drive(ctx, func(ctx context.Context, p int, body []byte) error {
 			turns[p]++
 			key := strconv.Itoa((turns[p]*l.publishers + p) % n)
 			return publishOne(ctx, store, ackwise.Message{Topic: topic, Key: key, Body: body})

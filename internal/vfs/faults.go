@@ -262,6 +262,9 @@ func (f *faultFile) Allocate(size int64) error {
 	return f.file.Allocate(size)
 }
 
+// Ahead implements File. It cannot fail in a way that matters, and no fault counts it.
+func (f *faultFile) Ahead(size int64) error { return f.file.Ahead(size) }
+
 // Truncate implements File.
 func (f *faultFile) Truncate(size int64) error {
 	if _, err := f.faults.strike(OpTruncate); err != nil {

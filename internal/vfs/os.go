@@ -103,6 +103,9 @@ func (f osFile) Sync() error { return syncData(f.File) }
 // Allocate implements File.
 func (f osFile) Allocate(size int64) error { return allocate(f.File, size) }
 
+// Ahead implements File.
+func (f osFile) Ahead(size int64) error { return ahead(f.File, size) }
+
 // writeZeros makes a file longer by writing; where that fails, it is as long as before.
 func writeZeros(f *os.File, size int64) error {
 	info, err := f.Stat()

@@ -53,6 +53,21 @@ func allocate(f *os.File, size int64) error {
 	if err != nil {
 		return err
 	}
+	err = fallocate(f, 0, size)
+	switch {
+	case errors.Is(err, syscall.EOPNOTSUPP):
+		return writeZeros(f, size)
+	case err != nil:
+		return errors.Join(err, f.Truncate(info.Size()))
+	}
+	return nil
+}
+
+const keepSize = 1 // FALLOC_FL_KEEP_SIZE
+
+func ahead(f *os.File, size int64) error { return fallocate(f, keepSize, size) }
+
+func fallocate(f *os.File, mode uint32, size int64) error {
 	conn, err := f.SyscallConn()
 	if err != nil {
 		return err
@@ -60,20 +75,14 @@ func allocate(f *os.File, size int64) error {
 	var sysErr error
 	err = conn.Control(func(fd uintptr) {
 		for {
-			sysErr = syscall.Fallocate(int(fd), 0, 0, size)
+			sysErr = syscall.Fallocate(int(fd), mode, 0, size)
 			if sysErr != syscall.EINTR {
 				return
 			}
 		}
 	})
-	switch {
-	case err != nil:
-		return err
-	case sysErr == syscall.EOPNOTSUPP:
-		return writeZeros(f, size)
-	case sysErr != nil:
+	if err == nil && sysErr != nil {
 		err = &os.PathError{Op: "fallocate", Path: f.Name(), Err: sysErr}
-		return errors.Join(err, f.Truncate(info.Size()))
 	}
-	return nil
+	return err
 }

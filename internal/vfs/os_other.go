@@ -23,3 +23,5 @@ func freeBytes(dir string) (int64, error) {
 func inodeOf(os.FileInfo) uint64 { return 0 }
 
 func allocate(f *os.File, size int64) error { return writeZeros(f, size) }
+
+func ahead(*os.File, int64) error { return errors.ErrUnsupported }

@@ -77,6 +77,9 @@ type Room interface {
 	// Allocate makes sure that the first size bytes have room on the disk; a file that is shorter
 	// becomes as long, with zeros. Where there is no room, nothing has changed.
 	Allocate(size int64) error
+	// Ahead asks for room up to size, which makes writing there cheaper, and leaves the length as it
+	// is. Where there is none nothing is promised; Truncate gives what is left of it back.
+	Ahead(size int64) error
 	// Truncate cuts the file to a length, and gives the room behind it back.
 	Truncate(size int64) error
 }

@@ -35,7 +35,10 @@ const (
 func (r *Publish) Type() byte { return typePublish }
 
 // Append encodes the record.
-func (r *Publish) Append(b []byte) []byte {
+func (r *Publish) Append(b []byte) []byte { return append(r.Head(b), r.Message.Body...) }
+
+// Head encodes the record but for the body, which is the rest of it: that need not be copied twice.
+func (r *Publish) Head(b []byte) []byte {
 	m := &r.Message
 	b = putInt(b, r.Now)
 	b = putUint(b, r.Topic)
@@ -61,7 +64,7 @@ func (r *Publish) Append(b []byte) []byte {
 		b = putString(b, h.Name)
 		b = putString(b, h.Value)
 	}
-	return append(b, m.Body...)
+	return b
 }
 
 // DecodePublish reads a Publish record; the topic's name is not in it. The message's content is in

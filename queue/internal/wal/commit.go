@@ -2,10 +2,17 @@ package wal
 
 import (
 	"fmt"
+	"runtime"
 	"time"
 
 	"github.com/ackwise/ackwise/internal/vfs"
 )
+
+// yieldRecords is how many records a sync releases for the committer to let others run before it goes on.
+// Hundreds who waited publish again at once, into the group that is taken next: taken before they
+// had a chance, groups stay small, and while it waits for the disk the committer holds one of the
+// processors that they need.
+const yieldRecords = 128
 
 // markDelay is how long after the last write the mark follows, so that the last group is covered.
 const markDelay = time.Second
@@ -22,6 +29,8 @@ type committer struct {
 	lastWrite time.Time // of a group with records
 	waiting   []*Group  // written and not yet released as synced, or being written; in order
 	told      int       // of them, how many are released as written
+	room      int64     // how far the file has room, as far as is known
+	ahead     bool      // room was asked for, and is given back in the end
 	fatal     bool      // the failure was told
 }
 
@@ -77,7 +86,7 @@ func (c *committer) finish() {
 			err = c.mark()
 		}
 		if !c.stopped(err) {
-			err = c.file.Close()
+			err = c.endFile()
 			c.stopped(err)
 			c.closeHandles()
 			return
@@ -177,6 +186,7 @@ func (c *committer) commit(g *Group) error {
 	sealGroup(g.buf, h, c.segment.seed)
 	padding := int(g.size) - len(g.buf)
 	g.buf = append(g.buf, make([]byte, padding)...)
+	c.roomAhead(c.segment.offset(g.pos + g.size))
 	if _, err := c.file.WriteAt(g.buf, c.segment.offset(g.pos)); err != nil {
 		return fmt.Errorf("write group: %w", err)
 	}
@@ -215,15 +225,18 @@ func (c *committer) sync() error {
 		return fmt.Errorf("sync segment: %w", err)
 	}
 	c.durable = c.written
-	c.release(nil)
+	if c.release(nil) >= yieldRecords {
+		runtime.Gosched()
+	}
 	return nil
 }
 
 // release is the one place where anybody is told anything: the watermarks move here, groups are
-// woken here, and Options.Released is called here. With an error it is the last call.
-func (c *committer) release(err error) {
+// woken here, and Options.Released is called here. With an error it is the last call. It returns how
+// many records were released as synced.
+func (c *committer) release(err error) (records int) {
 	if c.fatal {
-		return
+		return 0
 	}
 	written, synced := c.written, c.durable
 	if c.opt.NoSync {
@@ -248,15 +261,17 @@ func (c *committer) release(err error) {
 		c.fatal = true
 		c.fail(err)
 	} else {
-		c.wakeGroups(written, synced)
+		records = c.wakeGroups(written, synced)
 	}
 	if c.opt.Released != nil {
 		c.opt.Released(written, synced, err)
 	}
+	return records
 }
 
-// wakeGroups closes the channels of the groups that the watermarks have passed.
-func (c *committer) wakeGroups(written, synced uint64) {
+// wakeGroups closes the channels of the groups that the watermarks have passed, and returns how many
+// records are synced by now.
+func (c *committer) wakeGroups(written, synced uint64) (records int) {
 	for c.told < len(c.waiting) && c.waiting[c.told].End() <= written {
 		close(c.waiting[c.told].written)
 		c.told++
@@ -264,12 +279,14 @@ func (c *committer) wakeGroups(written, synced uint64) {
 	n := 0
 	for n < c.told && c.waiting[n].End() <= synced {
 		close(c.waiting[n].synced)
+		records += int(c.waiting[n].count)
 		n++
 	}
 	c.told -= n
 	rest := copy(c.waiting, c.waiting[n:])
 	clear(c.waiting[rest:])
 	c.waiting = c.waiting[:rest]
+	return records
 }
 
 // fail tells every waiter. Synced is closed first, so that one who waits for Written sees the

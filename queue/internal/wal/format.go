@@ -157,9 +157,10 @@ func claimedPos(b []byte) uint64 {
 // it goes to.
 func appendRecord(buf []byte, r *Record) []byte {
 	buf = append(buf, 0, 0, 0, 0)
-	buf = binary.LittleEndian.AppendUint32(buf, uint32(len(r.Payload)))
+	buf = binary.LittleEndian.AppendUint32(buf, uint32(len(r.Payload)+len(r.Rest)))
 	buf = append(buf, r.Type)
-	return append(buf, r.Payload...)
+	buf = append(buf, r.Payload...)
+	return append(buf, r.Rest...)
 }
 
 func sealRecord(frame []byte, seed uint32, pos uint64) {

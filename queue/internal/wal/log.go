@@ -25,6 +25,7 @@ type SegmentID uint64
 type Record struct {
 	Type    byte
 	Payload []byte
+	Rest    []byte // follows Payload in the log; for Append only
 	Pos     uint64 // where it begins; set by Append
 }
 
@@ -138,7 +139,7 @@ func (g *Group) End() uint64 { return g.pos + g.size }
 func (l *Log) Append(recs []Record, durable bool) *Group {
 	size := 0
 	for i := range recs {
-		size += frameBytes + len(recs[i].Payload)
+		size += frameBytes + len(recs[i].Payload) + len(recs[i].Rest)
 	}
 	l.mu.Lock()
 	g, begun, err := l.fillLocked(size)

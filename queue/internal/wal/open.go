@@ -186,7 +186,7 @@ func (o *opening) recover() (*Log, Recovery, error) {
 		}
 	}
 	c := &committer{Log: l, file: f, segment: active,
-		written: h.mark, durable: h.mark, content: h.mark, marked: h.mark}
+		written: h.mark, durable: h.mark, content: h.mark, marked: h.mark, room: active.found}
 	l.committer.Go(c.run) // ends with Close
 	return l, o.rec, nil
 }

@@ -18,7 +18,7 @@ func (c *committer) rotate(base uint64) error {
 			return err
 		}
 	}
-	if err := c.file.Close(); err != nil {
+	if err := c.endFile(); err != nil {
 		return fmt.Errorf("close segment: %w", err)
 	}
 	c.mu.Lock()
@@ -31,6 +31,7 @@ func (c *committer) rotate(base uint64) error {
 	}
 	c.file = f
 	s := newSegment(header)
+	c.room, c.ahead = s.found, false
 	c.dirSlot <- struct{}{}
 	defer func() { <-c.dirSlot }()
 	c.mu.Lock()
@@ -45,6 +46,36 @@ func (c *committer) rotate(base uint64) error {
 	c.segment = s
 	c.marked = max(c.marked, base)
 	return nil
+}
+
+const (
+	firstAhead = 256 << 10
+	maxAhead   = 16 << 20
+)
+
+// roomAhead asks for room behind the end of a file that grows, as much as it has by now: a sync is
+// cheaper where only the length has to be noted, and not new blocks. It is a wish. What is left at
+// the end is given back; on a disk that is nearly full, nothing is asked for.
+func (c *committer) roomAhead(end int64) {
+	if end <= c.room {
+		return
+	}
+	step := min(max(end, firstAhead), maxAhead)
+	c.room = min(end+step, max(end, c.opt.SegmentBytes))
+	free, err := c.opt.FS.FreeBytes(c.opt.Dir)
+	if err != nil || free < 4*maxAhead {
+		return
+	}
+	c.ahead = c.file.Ahead(c.room) == nil
+}
+
+// endFile closes the file that is written to, without the room that was not used.
+func (c *committer) endFile() error {
+	if c.ahead && c.room > c.segment.offset(c.written) {
+		// Where it fails, the disk has a little less room until the segment goes.
+		_ = c.file.Truncate(max(c.segment.found, c.segment.offset(c.written)))
+	}
+	return c.file.Close()
 }
 
 // nextFile gives a segment its file, and returns its header as it was written.
