@@ -232,8 +232,8 @@ func (c *committer) sync() error {
 }
 
 // release is the one place where anybody is told anything: the watermarks move here, groups are
-// woken here, and Options.Released is called here. With an error it is the last call. It returns how
-// many records were released as synced.
+// woken here, and Options.Released is called here. With an error it is the last call. It returns
+// how many records were released as synced.
 func (c *committer) release(err error) (records int) {
 	if c.fatal {
 		return 0
@@ -269,8 +269,8 @@ func (c *committer) release(err error) (records int) {
 	return records
 }
 
-// wakeGroups closes the channels of the groups that the watermarks have passed, and returns how many
-// records are synced by now.
+// wakeGroups closes the channels of the groups that the watermarks have passed, and returns how
+// many records are synced by now.
 func (c *committer) wakeGroups(written, synced uint64) (records int) {
 	for c.told < len(c.waiting) && c.waiting[c.told].End() <= written {
 		close(c.waiting[c.told].written)
