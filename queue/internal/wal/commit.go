@@ -8,10 +8,10 @@ import (
 	"github.com/ackwise/ackwise/internal/vfs"
 )
 
-// yieldRecords is how many records a sync releases for the committer to let others run before it goes on.
-// Hundreds who waited publish again at once, into the group that is taken next: taken before they
-// had a chance, groups stay small, and while it waits for the disk the committer holds one of the
-// processors that they need.
+// yieldRecords is how many records a sync releases for the committer to let others run before it
+// goes on. Hundreds who waited publish again at once, into the group that is taken next: taken
+// before they had a chance, groups stay small, and while it waits for the disk the committer holds
+// one of the processors that they need.
 const yieldRecords = 128
 
 // markDelay is how long after the last write the mark follows, so that the last group is covered.
