@@ -42,9 +42,14 @@ fuzz: ## run every fuzz target for FUZZTIME (3s) each
 
 .PHONY: faults
 faults: ## run the long fault tests: kills, cuts and crashes by the hundred (takes a while)
+	ACKWISE_FAULTS=long $(GO) test -count=1 -v -run '^TestMachine$$' ./test/kill
 	ACKWISE_FAULTS=long $(GO) test -shuffle=on -count=1 -timeout 120m ./...
 
 .PHONY: bench
 bench: ## run the benchmarks, then the command's own bench
 	$(GO) test -run '^$$' -bench '$(BENCH)' -benchmem ./...
 	$(GO) run ./cmd/ackwise bench
+
+.PHONY: compare
+compare: ## receive + ack beside bbolt, in a module of its own
+	$(GO) run -C test/compare .
