@@ -180,6 +180,7 @@ func (c *Client) run() {
 
 // connect looks for an owner, or becomes it, until it has a link; nil = the client was closed.
 func (c *Client) connect() *link {
+	said := ""
 	for pause := firstPause; ; pause = min(2*pause, lastPause) {
 		l, err := c.tryConnect()
 		switch {
@@ -188,6 +189,11 @@ func (c *Client) connect() *link {
 		case c.ctx.Err() != nil:
 			return nil
 		case !errors.Is(err, errNoOwner):
+			if text := err.Error(); text != said {
+				c.opt.Logger.Error("cannot own the directory, or reach its owner", "dir", c.dir,
+					"error", err)
+				said = text
+			}
 			c.set(nil, err)
 			pause = faultPause
 		}

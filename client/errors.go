@@ -40,8 +40,15 @@ func (e *OwnerError) Error() string {
 		"owner since %s", e.Dir, e.Waited, e.PID, e.Since.Format(time.RFC3339))
 }
 
-// noAnswer says who does not answer, and what to do.
+// noAnswer says who does not answer, and what to do. Where this process tried to own the directory
+// and could not, that is what is wrong.
 func (c *Client) noAnswer() error {
+	c.mu.Lock()
+	fault := c.fault
+	c.mu.Unlock()
+	if fault != nil {
+		return fault
+	}
 	info, err := lockfile.Read(c.dir)
 	if err != nil {
 		info = lockfile.Info{}
