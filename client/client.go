@@ -157,8 +157,8 @@ func (c *Client) Owner() bool {
 
 // run keeps the client linked to whoever owns the directory, which may become this process.
 func (c *Client) run() {
-	for c.ctx.Err() == nil {
-		l := c.connect()
+	for linked := false; c.ctx.Err() == nil; linked = true {
+		l := c.connect(linked)
 		if l == nil {
 			return
 		}
@@ -178,8 +178,9 @@ func (c *Client) run() {
 	}
 }
 
-// connect looks for an owner, or becomes it, until it has a link; nil = the client was closed.
-func (c *Client) connect() *link {
+// connect looks for an owner, or becomes it, until it has a link; nil = the client was closed. What
+// is wrong at the first time is Open's to tell; later, nobody may be asking.
+func (c *Client) connect(again bool) *link {
 	said := ""
 	for pause := firstPause; ; pause = min(2*pause, lastPause) {
 		l, err := c.tryConnect()
@@ -189,7 +190,7 @@ func (c *Client) connect() *link {
 		case c.ctx.Err() != nil:
 			return nil
 		case !errors.Is(err, errNoOwner):
-			if text := err.Error(); text != said {
+			if text := err.Error(); again && text != said {
 				c.opt.Logger.Error("cannot own the directory, or reach its owner", "dir", c.dir,
 					"error", err)
 				said = text
