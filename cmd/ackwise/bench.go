@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"math"
 	"os"
@@ -74,6 +75,11 @@ func (c *benchCmd) runTables(a *app) error {
 		return usagef("--rounds, --publishers, --sizes, --subscriptions: " +
 			"at least one is needed of each")
 	}
+	if c.Plot != "" { // rather now than after minutes
+		if err := writePlot(c.Plot, func(io.Writer) error { return nil }); err != nil {
+			return err
+		}
+	}
 	tell, stop := c.progress(a)
 	r, err := bench.Run(a.ctx, bench.Options{Dir: c.Dir, Publishers: c.Publishers, Sizes: c.Sizes,
 		Against: c.Against, Subscriptions: c.Subscriptions, Keys: c.Keys,
@@ -89,7 +95,7 @@ func (c *benchCmd) runTables(a *app) error {
 		err = writeBench(a, r)
 	}
 	if err == nil && c.Plot != "" {
-		err = writePlot(c.Plot, r)
+		err = writePlot(c.Plot, r.Plot)
 	}
 	return err
 }
@@ -162,12 +168,12 @@ func benchError(err error) error {
 	return err
 }
 
-func writePlot(name string, r *bench.Report) error {
+func writePlot(name string, write func(io.Writer) error) error {
 	f, err := os.Create(name)
 	if err != nil {
 		return fmt.Errorf("write the plot: %w", err)
 	}
-	return errors.Join(r.Plot(f), f.Close())
+	return errors.Join(write(f), f.Close())
 }
 
 func writeBench(a *app, r *bench.Report) error {
