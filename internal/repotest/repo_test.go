@@ -170,7 +170,7 @@ func loadRepo(t *testing.T) *repo {
 
 func isText(p string) bool {
 	switch path.Ext(p) {
-	case ".go", ".md", ".mod", ".yml", ".yaml", ".sh", ".html", ".css", ".js":
+	case ".go", ".md", ".mod", ".yml", ".yaml", ".sh", ".html", ".css", ".js", ".svg":
 		return true
 	}
 	return path.Base(p) == "Makefile" || p == ".ci/run" || p == ".gitignore"
