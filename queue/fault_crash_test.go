@@ -31,12 +31,13 @@ func histories(most int, fn func(history string)) {
 var starts = []struct{ name, ops string }{{"empty", ""}, {"used", "KRDPCFR"}}
 
 // Row: kill at every operation, also in recovery, checkpoint and rotation, twice in a row; power
-// cut with every subset of the unsynced. The short form draws among the longer histories.
+// cut with every subset of the unsynced. Of the histories of three and four operations every twelfth
+// is played, in the short form every hundredth; the log's own tests play all of them.
 func TestFaultCrashInEveryShortHistory(t *testing.T) {
 	defer debug.SetGCPercent(debug.SetGCPercent(400)) // the heap is tiny, and made anew all the time
 	each, deep, drain, least := 100, 80, 10, 1_500
 	if long() {
-		each, deep, drain, least = 1, 30, 10, 60_000
+		each, deep, drain, least = 12, 60, 10, 12_000
 	}
 	var total counts
 	played := 0
@@ -73,7 +74,7 @@ func TestFaultCrashInLongHistories(t *testing.T) {
 	defer debug.SetGCPercent(debug.SetGCPercent(400))
 	runs, least := 2, 500
 	if long() {
-		runs, least = 200, 40_000
+		runs, least = 40, 8_000
 	}
 	var total counts
 	synctest.Test(t, func(t *testing.T) {

@@ -316,6 +316,9 @@ func (p *player) settle(o ackwise.Outcome) (idle bool, err error) {
 	l.open[d.ID] = true
 	l.mu.Unlock()
 	res := p.r.Settle(p.ctx, []ackwise.Settlement{{Token: d.Token, Outcome: o, Reason: "r"}})
+	if errors.Is(res[0].Err, ackwise.ErrRunOrder) { // the one before it was nacked: it waits
+		return true, nil
+	}
 	if res[0].Err != nil {
 		return false, res[0].Err
 	}
