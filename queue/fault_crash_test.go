@@ -31,8 +31,8 @@ func histories(most int, fn func(history string)) {
 var starts = []struct{ name, ops string }{{"empty", ""}, {"used", "KRDPCFR"}}
 
 // Row: kill at every operation, also in recovery, checkpoint and rotation, twice in a row; power
-// cut with every subset of the unsynced. Of the histories of three and four operations every twelfth
-// is played, in the short form every hundredth; the log's own tests play all of them.
+// cut with every subset of the unsynced. Of the histories of three and four operations every
+// twelfth is played, in the short form every hundredth; the log's own tests play all of them.
 func TestFaultCrashInEveryShortHistory(t *testing.T) {
 	defer debug.SetGCPercent(debug.SetGCPercent(400)) // the heap is tiny, and made anew all the time
 	each, deep, drain, least := 100, 80, 10, 1_500
