@@ -23,8 +23,10 @@ build: ## compile everything and put the command into bin/
 
 .PHONY: test
 test: ## run all tests, shuffled, with the race detector where a C compiler is present
+	@# The crash states are many and play in one goroutine at a time: they run without it.
 	$(if $(RACE),,@echo "no C compiler found: running without the race detector")
-	$(GO) test $(RACE) -shuffle=on ./...
+	$(GO) test $(RACE) -shuffle=on -skip '^TestFault' ./...
+	$(GO) test -shuffle=on -run '^TestFault' ./queue/...
 
 .PHONY: race
 race: ## run all tests with the race detector, or fail where it cannot work

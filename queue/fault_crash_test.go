@@ -74,7 +74,7 @@ func TestFaultCrashInLongHistories(t *testing.T) {
 	defer debug.SetGCPercent(debug.SetGCPercent(400))
 	runs, least := 2, 500
 	if long() {
-		runs, least = 40, 8_000
+		runs, least = 16, 3_000
 	}
 	var total counts
 	synctest.Test(t, func(t *testing.T) {
