@@ -26,7 +26,7 @@ test: ## run all tests, shuffled, with the race detector where a C compiler is p
 	@# The crash states are many and play in one goroutine at a time: they run without it.
 	$(if $(RACE),,@echo "no C compiler found: running without the race detector")
 	$(GO) test $(RACE) -shuffle=on -skip '^TestFault' ./...
-	$(GO) test -shuffle=on -run '^TestFault' ./queue/...
+	$(GO) test -shuffle=on -run '^TestFault' ./queue/... ./internal/vfs
 
 .PHONY: race
 race: ## run all tests with the race detector, or fail where it cannot work
