@@ -374,8 +374,14 @@ func TestADamagedBucketRefusesItsIDs(t *testing.T) {
 		if refusals < 20 || refusals > 200 {
 			t.Errorf("%d of %d were refused", refusals, len(p.told))
 		}
-		if !p.fresh(t.Context(), s, 100) {
-			t.Error("new IDs are refused")
+		refused := 0
+		for range 100 { // a filter passes one in a thousand, which may stand in the damaged block
+			if !p.fresh(t.Context(), s, 1) {
+				refused++
+			}
+		}
+		if refused > 5 {
+			t.Errorf("%d of 100 new IDs are refused", refused)
 		}
 		_ = s.Close()
 	})
@@ -454,7 +460,7 @@ func TestBucketsThatTheDiskRefuses(t *testing.T) {
 			t.Errorf("%+v", r)
 		}
 		p.check(t, s)
-		fault.Err = nil
+		faults.Lift(fault)
 		time.Sleep(10 * maintainPause) // virtual
 		p.check(t, s)
 		if !p.fresh(t.Context(), s, 64) {

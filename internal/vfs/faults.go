@@ -72,6 +72,13 @@ func (f *Faults) Set(fault *Fault) {
 	f.faults = append(f.faults, fault)
 }
 
+// Lift has a fault strike no more.
+func (f *Faults) Lift(fault *Fault) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	fault.Err = nil
+}
+
 // Fired counts how often a fault struck.
 func (f *Faults) Fired(fault *Fault) int {
 	f.mu.Lock()

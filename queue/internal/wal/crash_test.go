@@ -239,8 +239,11 @@ func (c *client) check(t *testing.T, disk *vfs.Mem, released int, what string) {
 func (c *client) checkFiles(t *testing.T, l *Log, disk *vfs.Mem, what string) {
 	t.Helper()
 	logs, free := files(t, disk, segmentSuffix), files(t, disk, freeSuffix)
+	// On a slow machine the log may be idle for a second, and write its list now.
+	temp := slices.DeleteFunc(files(t, disk, tempSuffix),
+		func(name string) bool { return name == manifestName+tempSuffix })
 	if len(logs) != len(l.Segments()) || len(free) != len(l.free) ||
-		len(free) > max(0, c.free) || len(files(t, disk, tempSuffix)) > 0 {
+		len(free) > max(0, c.free) || len(temp) > 0 {
 		t.Fatalf("%s: files %q and %q, %d segments, %d free", what, logs, free,
 			len(l.Segments()), len(l.free))
 	}
