@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/ackwise/ackwise/internal/vfs"
 	"github.com/ackwise/ackwise/queue/internal/state"
 	"github.com/ackwise/ackwise/queue/internal/wal"
 )
@@ -40,7 +41,7 @@ func (s *Store) loadCheckpoint() error {
 		if !ok {
 			continue
 		}
-		if strings.HasSuffix(name, ".tmp") { // a crash left it; it never counted
+		if strings.HasSuffix(name, vfs.TempSuffix) { // a crash left it; it never counted
 			if err := s.fs.Remove(filepath.Join(s.dir, name)); err != nil {
 				return fmt.Errorf("remove unfinished checkpoint: %w", err)
 			}

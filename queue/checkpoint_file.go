@@ -56,24 +56,23 @@ func checkpointHeader(m mark, length int64) []byte {
 // writeCheckpoint writes a state under a temporary name, syncs it, and only then gives it its name.
 func writeCheckpoint(fs vfs.FS, dir string, m mark, state io.WriterTo) error {
 	final := filepath.Join(dir, checkpointName(m.pos))
-	temp := final + ".tmp"
-	f, err := fs.Create(temp)
+	f, err := vfs.WriteNew(fs, final, func(f vfs.File) error {
+		w := &checkpointWriter{file: f, mark: m, off: checkpointHead,
+			block: make([]byte, 0, checkpointBlock+4)}
+		length, err := state.WriteTo(w)
+		if err == nil && len(w.block) > 0 {
+			err = w.flush()
+		}
+		if err == nil {
+			_, err = f.WriteAt(checkpointHeader(m, length), 0)
+		}
+		return err
+	})
 	if err != nil {
 		return err
 	}
-	w := &checkpointWriter{file: f, mark: m, off: checkpointHead,
-		block: make([]byte, 0, checkpointBlock+4)}
-	length, err := state.WriteTo(w)
-	if err == nil && len(w.block) > 0 {
-		err = w.flush()
-	}
-	if err == nil {
-		_, err = f.WriteAt(checkpointHeader(m, length), 0)
-	}
-	if err == nil {
-		err = f.Sync()
-	}
-	if err = errors.Join(err, f.Close()); err == nil {
+	temp := final + vfs.TempSuffix
+	if err = f.Close(); err == nil {
 		err = fs.Rename(temp, final)
 	}
 	if err != nil { // a full disk gets its space back

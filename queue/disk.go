@@ -85,11 +85,7 @@ func (s *Store) settleRoom() int64 {
 
 // needed returns what settling everything in flight can cost. The caller holds mu.
 func (s *Store) needed() int64 {
-	inFlight := int64(0)
-	for _, ss := range s.st.Sessions() {
-		inFlight += int64(ss.InFlight)
-	}
-	return inFlight*settleBytes + min(movesBytes, s.opt.ReserveBytes/4)
+	return s.st.InFlight()*settleBytes + min(movesBytes, s.opt.ReserveBytes/4)
 }
 
 // looking is what the tick loop knows of the search for room.

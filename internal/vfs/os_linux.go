@@ -6,29 +6,29 @@ import (
 	"syscall"
 )
 
-// syncData is fdatasync: it leaves out the time stamps, which saves a journal write a call. A
-// signal may interrupt it before it has begun, which is no failure.
-func syncData(f *os.File) error {
+// syncData is fdatasync: it leaves out the time stamps, which saves a journal write a call.
+func syncData(f *os.File) error { return call(f, "fdatasync", syscall.Fdatasync) }
+
+// call makes a system call on a file. A signal may interrupt it before it has begun, which is no
+// failure.
+func call(f *os.File, op string, system func(fd int) error) error {
 	conn, err := f.SyscallConn()
 	if err != nil {
 		return err
 	}
-	var syncErr error
+	var sysErr error
 	err = conn.Control(func(fd uintptr) {
 		for {
-			syncErr = syscall.Fdatasync(int(fd))
-			if syncErr != syscall.EINTR {
+			sysErr = system(int(fd))
+			if !errors.Is(sysErr, syscall.EINTR) {
 				return
 			}
 		}
 	})
-	if err != nil {
-		return err
+	if err == nil && sysErr != nil {
+		err = &os.PathError{Op: op, Path: f.Name(), Err: sysErr}
 	}
-	if syncErr != nil {
-		return &os.PathError{Op: "fdatasync", Path: f.Name(), Err: syncErr}
-	}
-	return nil
+	return err
 }
 
 func freeBytes(dir string) (int64, error) {
@@ -68,21 +68,5 @@ const keepSize = 1 // FALLOC_FL_KEEP_SIZE
 func ahead(f *os.File, size int64) error { return fallocate(f, keepSize, size) }
 
 func fallocate(f *os.File, mode uint32, size int64) error {
-	conn, err := f.SyscallConn()
-	if err != nil {
-		return err
-	}
-	var sysErr error
-	err = conn.Control(func(fd uintptr) {
-		for {
-			sysErr = syscall.Fallocate(int(fd), mode, 0, size)
-			if sysErr != syscall.EINTR {
-				return
-			}
-		}
-	})
-	if err == nil && sysErr != nil {
-		err = &os.PathError{Op: "fallocate", Path: f.Name(), Err: sysErr}
-	}
-	return err
+	return call(f, "fallocate", func(fd int) error { return syscall.Fallocate(fd, mode, 0, size) })
 }

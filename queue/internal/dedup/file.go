@@ -151,27 +151,18 @@ func writeFile(fsys vfs.FS, dir string, m *memory, h header) (*file, error) {
 	h.lines = uint32(filterLines(m.count))
 	f := &file{path: filepath.Join(dir, fileName(h.topic, h.number)), head: h, crc: h.crc(),
 		index: index{filter: newFilter(m.count)}}
-	temp := f.path + tempSuffix
-	out, err := fsys.Create(temp)
-	if errors.Is(err, fs.ErrExist) { // an attempt that failed half way left it
-		if err = fsys.Remove(temp); err == nil {
-			out, err = fsys.Create(temp)
+	out, err := vfs.WriteNew(fsys, f.path, func(out vfs.File) error {
+		return f.write(out, m, entries, blocks)
+	})
+	if err == nil {
+		if err = out.Close(); err != nil {
+			err = errors.Join(err, fsys.Remove(f.path+tempSuffix))
 		}
 	}
 	if err != nil {
-		return nil, fmt.Errorf("create dedup bucket: %w", err)
+		return nil, fmt.Errorf("write dedup bucket: %w", err)
 	}
-	err = f.write(out, m, entries, blocks)
-	if err == nil {
-		err = out.Sync()
-	}
-	if err = errors.Join(err, out.Close()); err != nil {
-		return nil, fmt.Errorf("write dedup bucket: %w", errors.Join(err, fsys.Remove(temp)))
-	}
-	if err = fsys.Rename(temp, f.path); err == nil {
-		err = fsys.SyncDir(dir)
-	}
-	if err != nil {
+	if err := vfs.GiveName(fsys, f.path); err != nil {
 		return nil, fmt.Errorf("rename dedup bucket: %w", err)
 	}
 	return f, nil

@@ -8,6 +8,8 @@ import (
 	"hash/crc32"
 	"strconv"
 	"strings"
+
+	"github.com/ackwise/ackwise/internal/vfs"
 )
 
 // A bucket's file: a header block, blocks of entries sorted by hash and ID, and the index. All
@@ -22,7 +24,7 @@ const (
 	fileMagic   = "ackwdup\n"
 	fileVersion = 1
 	filePrefix  = "dedup-"
-	tempSuffix  = ".tmp"
+	tempSuffix  = vfs.TempSuffix
 	blockBytes  = 4096
 	blockHead   = 8
 	fileEntry   = 30 // of an entry, before its ID

@@ -124,6 +124,14 @@ func (s *State) Sessions() []*Session {
 	return all
 }
 
+// InFlight counts what all sessions hold.
+func (s *State) InFlight() (n int64) {
+	for _, ss := range s.sessions {
+		n += int64(ss.InFlight)
+	}
+	return n
+}
+
 // NextID returns the number for the next topic, subscription or session.
 func (s *State) NextID() uint32 { return s.lastID + 1 }
 

@@ -33,7 +33,7 @@ func (l *Log) compact(ids []SegmentID, positions []uint64) error {
 		return err
 	}
 	path := filepath.Join(l.opt.Dir, segmentName(h.number))
-	f, err := writeNew(l.opt.FS, path, func(f vfs.File) error {
+	f, err := vfs.WriteNew(l.opt.FS, path, func(f vfs.File) error {
 		w := newSparseWriter(f, h)
 		if err := l.copyRecords(positions, w); err != nil {
 			return err
@@ -113,8 +113,7 @@ func (l *Log) copyRecords(positions []uint64, w *sparseWriter) error {
 // replace puts a sparse segment, whose file has its temporary name, on the list in the place of
 // others. Their files go once the new one is named and listed.
 func (l *Log) replace(old []*segment, s *segment) error {
-	fs, dir := l.opt.FS, l.opt.Dir
-	path := filepath.Join(dir, s.name())
+	fs, path := l.opt.FS, filepath.Join(l.opt.Dir, s.name())
 	l.dirSlot <- struct{}{}
 	defer func() { <-l.dirSlot }()
 	l.mu.Lock()
@@ -130,7 +129,7 @@ func (l *Log) replace(old []*segment, s *segment) error {
 	if err != nil {
 		return errors.Join(err, fs.Remove(path+tempSuffix))
 	}
-	if err := giveName(fs, dir, s.name()); err != nil {
+	if err := vfs.GiveName(fs, path); err != nil {
 		return err // the next Open removes what has no place on the list
 	}
 	if err := l.relist(all); err != nil {

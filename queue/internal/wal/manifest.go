@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
-	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -20,7 +19,7 @@ const (
 	manifestEntry = 40 // bytes of an entry
 	segmentSuffix = ".log"
 	freeSuffix    = ".free"
-	tempSuffix    = ".tmp"
+	tempSuffix    = vfs.TempSuffix
 )
 
 // manifest is the content of the file "segments": which segment files belong to the log. Without
@@ -127,38 +126,6 @@ func readFile(fs vfs.FS, name string) (b []byte, err error) {
 	return b, nil
 }
 
-// writeNew makes a synced file under path's temporary name, whose content is written by fill. Where
-// it fails, nothing has changed.
-func writeNew(fs vfs.FS, path string, fill func(vfs.File) error) (f vfs.File, err error) {
-	temp := path + tempSuffix
-	f, err = fs.Create(temp)
-	if errors.Is(err, os.ErrExist) { // left by an attempt that failed half way
-		if err = fs.Remove(temp); err == nil {
-			f, err = fs.Create(temp)
-		}
-	}
-	if err != nil {
-		return nil, err
-	}
-	err = fill(f)
-	if err == nil {
-		err = f.Sync()
-	}
-	if err != nil {
-		return nil, errors.Join(err, f.Close(), fs.Remove(temp))
-	}
-	return f, nil
-}
-
-// giveName renames a temporary file to its name and syncs the directory.
-func giveName(fs vfs.FS, dir, name string) error {
-	path := filepath.Join(dir, name)
-	if err := fs.Rename(path+tempSuffix, path); err != nil {
-		return err
-	}
-	return fs.SyncDir(dir)
-}
-
 // unsettled wraps a failure after which the directory may show the old or the new list.
 type unsettled struct{ error }
 
@@ -166,7 +133,8 @@ func (u unsettled) Unwrap() error { return u.error }
 
 // writeManifest replaces the list of segments.
 func writeManifest(fs vfs.FS, dir string, m manifest) error {
-	f, err := writeNew(fs, filepath.Join(dir, manifestName), func(f vfs.File) error {
+	path := filepath.Join(dir, manifestName)
+	f, err := vfs.WriteNew(fs, path, func(f vfs.File) error {
 		_, err := f.WriteAt(m.encode(), 0)
 		return err
 	})
@@ -176,7 +144,7 @@ func writeManifest(fs vfs.FS, dir string, m manifest) error {
 	if err := f.Close(); err != nil {
 		return fmt.Errorf("close the list of segments: %w", unsettled{err})
 	}
-	if err := giveName(fs, dir, manifestName); err != nil {
+	if err := vfs.GiveName(fs, path); err != nil {
 		return fmt.Errorf("rename the list of segments: %w", unsettled{err})
 	}
 	return nil

@@ -95,8 +95,8 @@ func (c *committer) nextFile(h segmentHeader) (vfs.File, segmentHeader, error) {
 func createSegment(
 	fs vfs.FS, dir string, h segmentHeader, fill func(vfs.File) error,
 ) (vfs.File, error) {
-	name := segmentName(h.number)
-	f, err := writeNew(fs, filepath.Join(dir, name), func(f vfs.File) error {
+	path := filepath.Join(dir, segmentName(h.number))
+	f, err := vfs.WriteNew(fs, path, func(f vfs.File) error {
 		_, err := f.WriteAt(h.encode(), 0)
 		if err == nil && fill != nil {
 			err = fill(f)
@@ -104,11 +104,11 @@ func createSegment(
 		return err
 	})
 	if err != nil {
-		return nil, fmt.Errorf("write segment %s: %w", filepath.Join(dir, name), err)
+		return nil, fmt.Errorf("write segment %s: %w", path, err)
 	}
-	if err := giveName(fs, dir, name); err != nil {
+	if err := vfs.GiveName(fs, path); err != nil {
 		_ = f.Close() // the file is not used
-		return nil, fmt.Errorf("name segment %s: %w", filepath.Join(dir, name), err)
+		return nil, fmt.Errorf("name segment %s: %w", path, err)
 	}
 	return f, nil
 }
