@@ -44,21 +44,11 @@ type BacklogOptions struct {
 }
 
 func (o *BacklogOptions) fill() error {
-	if o.Kind == "" {
-		o.Kind = KindBacklog
-	}
-	if o.Size == 0 {
-		o.Size = 200
-	}
-	if o.Keys == 0 {
-		o.Keys = 100_000
-	}
-	if o.Seed == 0 {
-		o.Seed = 1
-	}
-	if o.Patience == 0 {
-		o.Patience = 2 * time.Minute
-	}
+	setDefault(&o.Kind, KindBacklog)
+	setDefault(&o.Size, 200)
+	setDefault(&o.Keys, 100_000)
+	setDefault(&o.Seed, 1)
+	setDefault(&o.Patience, 2*time.Minute)
 	if o.Progress == nil {
 		o.Progress = func(string, float64) {}
 	}

@@ -73,27 +73,13 @@ func (o *Options) fill() error {
 	if len(o.Sizes) == 0 {
 		o.Sizes = []int{100, 1024}
 	}
-	if o.Against == "" {
-		o.Against = AgainstBare
-	}
-	if o.Subscriptions == 0 {
-		o.Subscriptions = 10_000
-	}
-	if o.Keys == 0 {
-		o.Keys = 1_000_000
-	}
-	if o.SegmentBytes == 0 {
-		o.SegmentBytes = 64 << 20
-	}
-	if o.Window == 0 {
-		o.Window = time.Second
-	}
-	if o.Rounds == 0 {
-		o.Rounds = 3
-	}
-	if o.Seed == 0 {
-		o.Seed = 1
-	}
+	setDefault(&o.Against, AgainstBare)
+	setDefault(&o.Subscriptions, 10_000)
+	setDefault(&o.Keys, 1_000_000)
+	setDefault(&o.SegmentBytes, 64<<20)
+	setDefault(&o.Window, time.Second)
+	setDefault(&o.Rounds, 3)
+	setDefault(&o.Seed, 1)
 	if o.Progress == nil {
 		o.Progress = func(string, float64) {}
 	}
@@ -122,6 +108,13 @@ func (o *Options) fill() error {
 // recycledBytes is the length of the file that is written before. Half of it is the most that the
 // publishers may have on their way, which is the largest group of a bare log.
 func (o *Options) recycledBytes() int64 { return 4 * o.SegmentBytes }
+
+func setDefault[T comparable](field *T, value T) {
+	var zero T
+	if *field == zero {
+		*field = value
+	}
+}
 
 func inRange(field string, value, least, most int64) error {
 	if value < least || value > most {

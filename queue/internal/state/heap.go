@@ -80,3 +80,42 @@ func (h *slotHeap) top() (int32, bool) {
 	}
 	return h.slots[0], true
 }
+
+// heapOf is a binary heap: no element is before the first one.
+type heapOf[T interface{ before(T) bool }] []T
+
+func (h *heapOf[T]) push(v T) {
+	*h = append(*h, v)
+	a := *h
+	for i := len(a) - 1; i > 0 && a[i].before(a[(i-1)/2]); i = (i - 1) / 2 {
+		a[i], a[(i-1)/2] = a[(i-1)/2], a[i]
+	}
+}
+
+func (h *heapOf[T]) pop() T {
+	a := *h
+	top, last := a[0], len(a)-1
+	a[0] = a[last]
+	clear(a[last:])
+	*h = a[:last]
+	h.fix()
+	return top
+}
+
+// fix puts the first element in its place after it has changed.
+func (h *heapOf[T]) fix() {
+	a := *h
+	for i := 0; ; {
+		least := i
+		for c := 2*i + 1; c <= 2*i+2 && c < len(a); c++ {
+			if a[c].before(a[least]) {
+				least = c
+			}
+		}
+		if least == i {
+			return
+		}
+		a[i], a[least] = a[least], a[i]
+		i = least
+	}
+}

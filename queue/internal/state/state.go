@@ -34,8 +34,8 @@ type State struct {
 	// Derived, and not part of what is compared.
 	index   follower
 	pins    pins
-	wake    wakeHeap // when a subscription or a topic has something to do
-	touched []*Sub   // subscriptions that may have more to hand out
+	wake    heapOf[wakeItem] // when a subscription or a topic has something to do
+	touched []*Sub           // subscriptions that may have more to hand out
 }
 
 // follower is told of what an index of the IDs must know, live and at replay alike.

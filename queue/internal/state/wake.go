@@ -1,31 +1,16 @@
 package state
 
-import "container/heap"
-
-// wakeHeap knows when the next thing happens by time alone, over all subscriptions and topics. An
-// owner whose registered time has changed since makes an item stale; it is skipped when it is due.
-type wakeHeap []wakeItem
-
+// wakeItem says when a subscription or a topic next has something to do by time alone. State.wake
+// is a heap of them over all; an owner whose registered time has changed since makes one stale,
+// and it is skipped when it is due.
 type wakeItem struct {
 	at    int64
 	sub   *Sub
 	topic *Topic
 }
 
-func (h wakeHeap) Len() int           { return len(h) }
-func (h wakeHeap) Less(i, j int) bool { return h[i].at < h[j].at }
-func (h wakeHeap) Swap(i, j int)      { h[i], h[j] = h[j], h[i] }
-
-// Push is for container/heap.
-func (h *wakeHeap) Push(x any) { *h = append(*h, x.(wakeItem)) }
-
-// Pop is for container/heap.
-func (h *wakeHeap) Pop() any {
-	old := *h
-	last := old[len(old)-1]
-	*h = old[:len(old)-1]
-	return last
-}
+//nolint:unused // heapOf calls it, which the linter does not see.
+func (i wakeItem) before(other wakeItem) bool { return i.at < other.at }
 
 // wakeSub registers when the subscription next has something to do.
 func (s *State) wakeSub(q *Sub) {
@@ -37,7 +22,7 @@ func (s *State) wakeSub(q *Sub) {
 	}
 	if next != 0 && (q.wakeAt == 0 || next < q.wakeAt) {
 		q.wakeAt = next
-		heap.Push(&s.wake, wakeItem{at: next, sub: q})
+		s.wake.push(wakeItem{at: next, sub: q})
 	}
 }
 
@@ -54,7 +39,7 @@ func (s *State) wakeTopic(t *Topic) {
 	}
 	if next != 0 && (t.wakeAt == 0 || next < t.wakeAt) {
 		t.wakeAt = next
-		heap.Push(&s.wake, wakeItem{at: next, topic: t})
+		s.wake.push(wakeItem{at: next, topic: t})
 	}
 }
 
@@ -75,7 +60,7 @@ const tickMax = 4096
 func (s *State) Tick(now int64) []Record {
 	var records []Record
 	for left := tickMax; left > 0 && len(s.wake) > 0 && s.wake[0].at <= now; {
-		item := heap.Pop(&s.wake).(wakeItem)
+		item := s.wake.pop()
 		switch {
 		case item.sub != nil && item.at == item.sub.wakeAt:
 			item.sub.wakeAt = 0
