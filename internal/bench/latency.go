@@ -77,14 +77,14 @@ func endToEnd(ctx context.Context, l load, store *queue.Store) (*histogram, erro
 	_, err = l.drive(consuming, func(ctx context.Context, p int, body []byte) error {
 		t.sent[p] = time.Now()
 		m := ackwise.Message{Topic: topic, Key: keys[p], Body: body}
-		if err := publishOne(consuming, store, m); err != nil {
+		if err := publishOne(ctx, store, m); err != nil {
 			return err
 		}
 		select {
 		case <-t.arrived[p]:
 			return nil
-		case <-consuming.Done():
-			return context.Cause(consuming)
+		case <-ctx.Done():
+			return context.Cause(ctx)
 		}
 	})
 	stop(ended)

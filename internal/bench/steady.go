@@ -113,7 +113,7 @@ func runFlow(ctx context.Context, l load, store *queue.Store, n int) (flow, erro
 		})
 	}
 	s, err := l.drive(consuming, func(ctx context.Context, _ int, body []byte) error {
-		return publishOne(consuming, store, ackwise.Message{Topic: topic, Body: body})
+		return publishOne(ctx, store, ackwise.Message{Topic: topic, Body: body})
 	})
 	rest := time.Now()
 	if err != nil {
