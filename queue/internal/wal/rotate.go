@@ -37,12 +37,9 @@ func (c *committer) rotate(base uint64) error {
 	c.mu.Lock()
 	all := append(slices.Clip(c.segments), s)
 	c.mu.Unlock()
-	if err := writeManifest(c.opt.FS, c.opt.Dir, c.manifestOf(all)); err != nil {
+	if err := c.relist(all); err != nil {
 		return err
 	}
-	c.mu.Lock()
-	c.segments = all
-	c.mu.Unlock()
 	c.segment = s
 	c.marked = max(c.marked, base)
 	return nil
