@@ -138,6 +138,9 @@ func (c *consumers) endIf(acked int64) {
 
 func (c *consumers) consume(ctx context.Context, store *queue.Store) (err error) {
 	r, err := store.Receiver(ctx, topic, subscription, queue.ReceiverOptions{})
+	if errors.Is(err, errDrained) { // the others were faster
+		return nil
+	}
 	if err != nil {
 		return fmt.Errorf("open a receiver: %w", err)
 	}

@@ -257,14 +257,15 @@ func (c *committer) release(err error) (records int) {
 		c.pending = nil
 	}
 	c.mu.Unlock()
-	if err != nil {
-		c.fatal = true
-		c.fail(err)
-	} else {
+	c.fatal = err != nil
+	if err == nil {
 		records = c.wakeGroups(written, synced)
 	}
 	if c.opt.Released != nil {
 		c.opt.Released(written, synced, err)
+	}
+	if err != nil { // last, so that who hears of it finds everything stopped
+		c.fail(err)
 	}
 	return records
 }
