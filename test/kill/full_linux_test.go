@@ -5,7 +5,11 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 )
+
+// askFree is how long the store goes by what it last heard of the free space.
+const askFree = 100 * time.Millisecond
 
 // TestDrainWithoutAByte takes the last byte of the disk, before the consumer starts and while it
 // works. Publish is refused and says so; the consumer gets and acks everything from the reserve;
@@ -43,6 +47,10 @@ func drainFull(t *testing.T, small string, atStart bool) {
 	} else if n := p.ack.count(); n == 2000 {
 		t.Fatal("all was acked before the disk was full")
 	}
+	filled := time.Now()
+	until(t, "the store asks again how much is free", func() bool {
+		return time.Since(filled) > 2*askFree
+	})
 	out, said := run(t, lines(p.lines[2000:]), 1, w.publishArgs("--full-wait", "1ms")...)
 	if out != "" || !strings.Contains(said, "full") {
 		t.Errorf("publish to a disk without a byte printed %q and said:\n%s", out, said)
