@@ -9,12 +9,13 @@ import (
 	"testing"
 )
 
-const goVersion = "1.26"
+// goVersion is the version's first release: what a dependency needs that names it so.
+const goVersion = "1.26.0"
 
 func moduleRules() []rule {
 	return []rule{{
 		name:  "module file",
-		todo:  "`go install` from anywhere must just work, with any Go " + goVersion,
+		todo:  "`go install` from anywhere must just work, with any Go 1.26",
 		check: checkModule,
 		bad: `
 -- go.mod --
@@ -36,7 +37,7 @@ module x
 		good: `
 -- go.mod --
 module github.com/ackwise/ackwise
-go 1.26
+go 1.26.0
 require x v1.0.0 // replace later
 -- tools/compare/go.mod --
 module x

@@ -20,6 +20,8 @@ func exceptions() []exception {
 	return []exception{
 		{"exported names", "queue", 38, "one import gives users the engine's whole vocabulary; the " +
 			"listings can move when a second package needs them"},
+		{"exported names", "idempotency", 33, "one import gives the two contracts and the four " +
+			"patterns on them; a user meets few of them at once"},
 		{"exported names", "client/wire", 31, "one type a request and an answer of the native API"},
 	}
 }
