@@ -8,13 +8,15 @@
 //	Upsert   by Stamp      the newest of many values         a Table, a logical clock
 //	Compare  and swap      what is missing of a wanted state a Table
 //
-// Each pattern is a plain function and a handler made of it. A Store remembers keys for a bounded
-// time, a Table holds values with versions; both have one conformance suite, storetest, and are
-// kept in memory, in the embedded engine (queue/queuestore), in Postgres, Redis and DynamoDB
-// (beside their adapters).
+// Each pattern is a handler, and a plain function: Once, Table.Put, Table.Upsert, Apply. A Store
+// remembers keys for a bounded time, a Table holds values with versions; both have one conformance
+// suite, storetest, and are kept in memory, in the embedded engine (queue/queuestore), in Postgres,
+// Redis and DynamoDB (beside their adapters).
 //
 // What it cannot do: where the effect is outside of the Store's own database, a process that dies
-// between the effect and its completion leaves a claim that runs out, and the effect is made again;
-// Answer.Takeover says so. Where the two share a database, use its transaction (queue.Transact,
-// postgres.Inbox), and there is no gap. See ExampleDedup.
+// between the effect and its completion leaves a claim that runs out, and whoever takes it over is
+// told by Claim.Takeover that the effect may have been made, as is everyone after it until the key
+// is done. A handler that then looks for its effect makes it once; one that cannot look makes it
+// again. Where the two share a database, use its transaction (queue.Transact, postgres.Inbox), and
+// there is no gap. See ExampleDedup.
 package idempotency

@@ -2,7 +2,11 @@ package idempotency
 
 import (
 	"context"
+	"fmt"
 	"time"
+	"unicode/utf8"
+
+	"github.com/ackwise/ackwise"
 )
 
 // Store remembers, for a bounded time, which effects were made. Its methods may be called from
@@ -99,4 +103,55 @@ type Settlement struct {
 	Verb   Verb
 	Result []byte        // Complete: kept for later asks, at most MaxResultBytes; nil = nothing
 	Lease  time.Duration // Extend: at least 1 ms
+}
+
+// Validate reports what every store refuses: a key or a lease out of bounds. The error is an
+// *ackwise.InvalidError.
+func (a Ask) Validate() error {
+	if err := validateKey(a.Key); err != nil {
+		return err
+	}
+	return validateLease(a.Lease)
+}
+
+// Validate reports what every store refuses: a key, a result or a lease out of bounds, or a verb
+// that is none. The error is an *ackwise.InvalidError.
+func (s Settlement) Validate() error {
+	if err := validateKey(s.Key); err != nil {
+		return err
+	}
+	switch s.Verb {
+	case Complete:
+		if len(s.Result) > MaxResultBytes {
+			return &ackwise.InvalidError{Field: "result", Reason: fmt.Sprintf(
+				"%d bytes long, at most %d are allowed", len(s.Result), MaxResultBytes)}
+		}
+		return nil
+	case Release:
+		return nil
+	case Extend:
+		return validateLease(s.Lease)
+	}
+	return &ackwise.InvalidError{Field: "verb", Reason: "it is none of complete, release and extend"}
+}
+
+func validateKey(key string) error {
+	switch {
+	case key == "":
+		return &ackwise.InvalidError{Field: "dedup key", Reason: "it is empty"}
+	case len(key) > MaxKeyBytes:
+		return &ackwise.InvalidError{Field: "dedup key", Reason: fmt.Sprintf(
+			"%d bytes long, at most %d are allowed", len(key), MaxKeyBytes)}
+	case !utf8.ValidString(key):
+		return &ackwise.InvalidError{Field: "dedup key", Value: key, Reason: "it is not valid UTF-8"}
+	}
+	return nil
+}
+
+func validateLease(lease time.Duration) error {
+	if lease < time.Millisecond {
+		return &ackwise.InvalidError{Field: "lease", Value: lease.String(),
+			Reason: "at least 1 ms is needed"}
+	}
+	return nil
 }

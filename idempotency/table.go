@@ -24,7 +24,8 @@ type Table interface {
 	// removes it. It returns the new version.
 	Swap(ctx context.Context, key string, old uint64, data []byte) (uint64, error)
 	// Upsert sets a key if the write wins over what is there, see Wins; nil data leaves a
-	// tombstone, which loses to later stamps only. It reports whether it wrote.
+	// tombstone, which loses to later stamps only. It reports whether it wrote. A stamp that is zero
+	// or that Stamp.Validate refuses is an *ackwise.InvalidError.
 	Upsert(ctx context.Context, key string, stamp ackwise.Stamp, data []byte) (bool, error)
 	// Purge removes tombstones that were written more than age ago by the table's clock, and
 	// returns how many. An upsert that is older than a purged tombstone brings the key back: age
@@ -38,6 +39,18 @@ type Entry struct {
 	Version uint64        // 0 = missing; else it changes with every write and never comes again
 	Stamp   ackwise.Stamp // of the last Upsert; zero = written without
 	Deleted bool          // a tombstone
+}
+
+// Stamped reports whether the key is written with logical timestamps.
+func (e Entry) Stamped() bool { return e.Deleted || !e.Stamp.IsZero() }
+
+// ValidateStamp refuses a stamp that no table takes: the zero one would say "written without". The
+// error is an *ackwise.InvalidError.
+func ValidateStamp(s ackwise.Stamp) error {
+	if s.IsZero() {
+		return &ackwise.InvalidError{Field: "stamp", Reason: "it is zero"}
+	}
+	return s.Validate()
 }
 
 // Wins reports whether a write of data (nil = a deletion) at stamp wins over what is there. The
