@@ -218,6 +218,20 @@ func (c *Client) Peek(ctx context.Context, topic, sub string, o queue.PeekOption
 		wire.PeekRequest{Topic: topic, Subscription: sub, Options: o})
 }
 
+// Read returns kept messages of a topic by the positions that their publishes returned.
+func (c *Client) Read(ctx context.Context, topic string, positions []ackwise.Position) (
+	[]ackwise.Message, error) {
+	return ask[[]ackwise.Message](ctx, c, wire.Read,
+		wire.PeekRequest{Topic: topic, Positions: positions})
+}
+
+// Scan shows the kept messages of a topic behind a position, in the order of the log.
+func (c *Client) Scan(ctx context.Context, topic string, after ackwise.Position, max int) (
+	[]queue.Peeked, error) {
+	return ask[[]queue.Peeked](ctx, c, wire.Scan,
+		wire.PeekRequest{Topic: topic, Options: queue.PeekOptions{After: after, Max: max}})
+}
+
 // DeadLetters lists dead letters, oldest first.
 func (c *Client) DeadLetters(ctx context.Context, topic, sub string, f queue.DeadFilter) (
 	[]queue.DeadLetter, error) {

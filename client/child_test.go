@@ -65,6 +65,8 @@ func playRole(role, dir, name string) error {
 		err = consuming(ctx, c)
 	case "hold":
 		err = holding(ctx, c)
+	case "claim":
+		err = claiming(ctx, c)
 	case "idle":
 		<-ctx.Done()
 	}
@@ -193,6 +195,18 @@ func (r *record) count(what string) (int, <-chan struct{}) {
 		}
 	}
 	return n, r.changed
+}
+
+// rests returns what the lines of a kind said.
+func (r *record) rests(what string) (all []string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, s := range r.lines {
+		if s.what == what {
+			all = append(all, s.rest)
+		}
+	}
+	return all
 }
 
 // wait waits until n lines of a kind are there.

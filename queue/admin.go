@@ -129,7 +129,8 @@ func needReason(reason string) error {
 	return nil
 }
 
-// change makes one record, carries it out and waits until it is synced.
+// change makes one record, carries it out and waits until it is synced. No record means that it is
+// so already: what made it so is waited for.
 func (s *Store) change(make func() (state.Record, error)) error {
 	s.mu.Lock()
 	err := s.usable()
@@ -138,7 +139,11 @@ func (s *Store) change(make func() (state.Record, error)) error {
 		r, err = make()
 	}
 	var group *wal.Group
-	if err == nil {
+	switch {
+	case err != nil:
+	case r == nil:
+		group = s.append(nil, true)
+	default:
 		group, err = s.do(r, true)
 	}
 	s.unlock()

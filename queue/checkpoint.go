@@ -24,6 +24,7 @@ const (
 type mark struct {
 	pos     uint64
 	storeID [16]byte // known of those that were read or written
+	version uint32   // of the format, of one to be written; 0 = the first
 }
 
 func checkpointName(pos uint64) string { return fmt.Sprintf("%s%016x", checkpointPrefix, pos) }
@@ -108,6 +109,7 @@ func (s *Store) takeCheckpoint() error {
 	group := s.append(nil, true)
 	m := mark{pos: s.log.End(), storeID: s.log.StoreID()}
 	snapshot := sections{windows: s.snapshotWindows(), state: s.st.Snapshot()}
+	m.version = snapshot.version()
 	free := s.freeSegments()
 	s.grown.Store(m.pos)
 	s.mu.Unlock()

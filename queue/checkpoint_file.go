@@ -21,7 +21,7 @@ import (
 //	52  blocks: up to 256 KiB of the state · CRC-32C 4, seeded with store id, position, block number
 const (
 	checkpointMagic   = "ackwckpt"
-	checkpointVersion = 1
+	checkpointVersion = 2 // 1 where the state has no dedup sets
 	checkpointHead    = 52
 	checkpointBlock   = 256 << 10
 )
@@ -45,7 +45,7 @@ func checkpointSize(length int64) int64 {
 func checkpointHeader(m mark, length int64) []byte {
 	b := make([]byte, 0, checkpointHead)
 	b = append(b, checkpointMagic...)
-	b = binary.LittleEndian.AppendUint32(b, checkpointVersion)
+	b = binary.LittleEndian.AppendUint32(b, max(m.version, 1))
 	b = binary.LittleEndian.AppendUint32(b, checkpointBlock)
 	b = append(b, m.storeID[:]...)
 	b = binary.LittleEndian.AppendUint64(b, m.pos)

@@ -23,28 +23,30 @@ import (
 // maintainPause is how long a store waits before it tries again to write what the disk refused.
 const maintainPause = time.Second
 
-// windows hold the IDs that producers gave, for each topic that remembers them. They follow the
-// state's records, live and at replay, and are no part of what is compared.
+// windows hold the IDs that producers gave, for each topic that remembers them, and the keys that
+// are done, for each dedup set. They follow the state's records, live and at replay, and are no
+// part of what is compared.
 type windows struct {
 	fs      vfs.FS
 	dir     string
 	storeID [16]byte
 	bucket  int                        // Options.bucketIDs
-	saved   map[uint32]*dedup.Snapshot // of the checkpoint, by topic, until they are opened
+	saved   map[uint32]*dedup.Snapshot // of the checkpoint, by number, until they are opened
 
-	made   atomic.Uint64 // grows with each topic that is made or deleted
+	made   atomic.Uint64 // grows with each topic that is made or deleted, and each set that is made
 	byName sync.Map      // topic's name → *dedup.Window, for probes without the lock
+	bySet  sync.Map      // dedup set's name → *dedup.Window, likewise
 	kick   chan struct{} // capacity 1: some window is busy
 
 	// Guarded by Store.mu.
-	byID map[uint32]*dedup.Window
+	byID map[uint32]*dedup.Window   // topics and sets do not share numbers
 	busy map[*dedup.Window]struct{} // those with something to write or to remove
 }
 
 // TopicMade is called by the state, see its Tell.
 func (d *windows) TopicMade(t *state.Topic) {
 	if t.Config.DedupMillis > 0 {
-		d.put(t, dedup.New(d.options(t)))
+		d.put(&d.byName, t.Name, dedup.New(d.topicOptions(t)))
 	}
 }
 
@@ -68,14 +70,45 @@ func (d *windows) Accepted(t *state.Topic, r *state.Publish, pos uint64) {
 	d.note(w)
 }
 
-func (d *windows) options(t *state.Topic) dedup.Options {
+// SetMade is called by the state, see its Tell.
+func (d *windows) SetMade(x *state.Set) {
+	if w := d.byID[x.ID]; w != nil {
+		w.Bound(x.MaxKeys())
+		return
+	}
+	d.put(&d.bySet, x.Name, dedup.New(d.setOptions(x)))
+}
+
+// KeyDone is called by the state, see its Tell.
+func (d *windows) KeyDone(x *state.Set, key string, sum, pos uint64) {
+	w := d.byID[x.ID]
+	w.Add(key, dedup.Seen{Pos: pos, Sum: sum, At: x.Last()})
+	d.note(w)
+}
+
+// expireSets lets go of what is out of the windows of sets at the time of the last record. Where
+// keys come, they let go of the old ones; this is for sets that nobody uses.
+func (d *windows) expireSets(st *state.State) {
+	for _, x := range st.Sets() {
+		w := d.byID[x.ID]
+		w.Expire(st.Now)
+		d.note(w)
+	}
+}
+
+func (d *windows) topicOptions(t *state.Topic) dedup.Options {
 	return dedup.Options{FS: d.fs, Dir: d.dir, StoreID: d.storeID, Topic: t.ID,
 		WindowMillis: t.Config.DedupMillis, MaxIDs: t.Config.MaxDedupIDs, BucketIDs: d.bucket}
 }
 
-func (d *windows) put(t *state.Topic, w *dedup.Window) {
-	d.byID[t.ID] = w
-	d.byName.Store(t.Name, w)
+func (d *windows) setOptions(x *state.Set) dedup.Options {
+	return dedup.Options{FS: d.fs, Dir: d.dir, StoreID: d.storeID, Topic: x.ID,
+		WindowMillis: x.WindowMillis(), MaxIDs: x.MaxKeys(), BucketIDs: d.bucket}
+}
+
+func (d *windows) put(names *sync.Map, name string, w *dedup.Window) {
+	d.byID[w.Owner()] = w
+	names.Store(name, w)
 	d.made.Add(1)
 }
 
@@ -149,15 +182,22 @@ func (s *Store) probeAll(ps []publishing, results []ackwise.Result) (made uint64
 	return made
 }
 
+// commitProbes are what was known of a transaction's IDs and keys before the mutex was taken.
+type commitProbes struct {
+	publish []dedup.Probe
+	once    map[string][]dedup.Probe // by dedup set
+	made    uint64
+}
+
 // probeCommit is probeAll for a transaction.
-func (s *Store) probeCommit(c *Commit) (probes []dedup.Probe, made uint64) {
-	made = s.dedup.made.Load()
+func (s *Store) probeCommit(c *Commit) commitProbes {
+	p := commitProbes{made: s.dedup.made.Load(), publish: make([]dedup.Probe, len(c.Publish)),
+		once: s.probeOnce(c)}
 	now := s.clock.now()
-	probes = make([]dedup.Probe, len(c.Publish))
 	for i := range c.Publish {
-		probes[i] = s.dedup.probe(&c.Publish[i], now)
+		p.publish[i] = s.dedup.probe(&c.Publish[i], now)
 	}
-	return probes, made
+	return p
 }
 
 // dedupIDs counts the IDs that a topic remembers. The caller holds mu.
@@ -168,27 +208,38 @@ func (s *Store) dedupIDs(t *state.Topic) int64 {
 	return 0
 }
 
-// openWindows opens the windows of the checkpoint's topics, removes the files that no window lists,
-// and has the state tell the windows what follows.
+// openWindows opens the windows of the checkpoint's topics and sets, removes the files that no
+// window lists, and has the state tell the windows what follows.
 func (s *Store) openWindows() error {
 	d := &s.dedup
 	d.fs, d.dir, d.storeID, d.bucket = s.fs, s.dir, s.log.StoreID(), s.opt.bucketIDs
 	d.byID, d.busy = make(map[uint32]*dedup.Window), make(map[*dedup.Window]struct{})
+	open := func(names *sync.Map, name string, o dedup.Options) error {
+		saved := d.saved[o.Topic]
+		if saved == nil {
+			return badCheckpoint(s.dir, checkpointName(s.grown.Load()), 0,
+				fmt.Errorf("it holds no dedup window of %s", name))
+		}
+		w, err := dedup.Open(o, saved)
+		if err != nil {
+			return d.explain(err)
+		}
+		d.put(names, name, w)
+		d.note(w)
+		return nil
+	}
 	for _, t := range s.st.Topics() {
 		if t.Config.DedupMillis == 0 {
 			continue
 		}
-		saved := d.saved[t.ID]
-		if saved == nil {
-			return badCheckpoint(s.dir, checkpointName(s.grown.Load()), 0,
-				fmt.Errorf("it holds no dedup window of topic %s", t.Name))
+		if err := open(&d.byName, t.Name, d.topicOptions(t)); err != nil {
+			return err
 		}
-		w, err := dedup.Open(d.options(t), saved)
-		if err != nil {
-			return d.explain(err)
+	}
+	for _, x := range s.st.Sets() {
+		if err := open(&d.bySet, x.Name, d.setOptions(x)); err != nil {
+			return err
 		}
-		d.put(t, w)
-		d.note(w)
 	}
 	listed := slices.Collect(maps.Values(d.saved))
 	d.saved = nil
@@ -283,6 +334,14 @@ func (s *Store) snapshotWindows() []*dedup.Snapshot {
 type sections struct {
 	windows []*dedup.Snapshot
 	state   *state.Snapshot
+}
+
+// version is the lowest format that holds it all.
+func (c sections) version() uint32 {
+	if c.state.Sets {
+		return checkpointVersion
+	}
+	return 1
 }
 
 // WriteTo implements io.WriterTo.

@@ -36,7 +36,8 @@ type Options struct {
 	CheckpointBytes int64
 	// MaxBodyBytes bounds the body of one message. Default: 1 MiB.
 	MaxBodyBytes int
-	// MaxBatch bounds the messages of one Publish and of one Receive. Default: 4096.
+	// MaxBatch bounds the messages of one Publish and of one Receive, and the keys of one Claim.
+	// Default: 4096.
 	MaxBatch int
 	// MaxBatchBytes bounds the bytes of one Publish, and so MaxBodyBytes; at most 512 MiB, since a
 	// transaction is written in one piece. Default: 16 MiB.

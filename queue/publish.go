@@ -229,16 +229,9 @@ func (s *Store) admit(now int64, m *ackwise.Message) (*state.Topic, ackwise.Resu
 		return nil, ackwise.ResultRetryable, full("messages", t.Config.MaxMessages)
 	case bytes+int64(len(m.Body)) > t.Config.MaxBytes:
 		return nil, ackwise.ResultRetryable, full("bytes", t.Config.MaxBytes)
-	case !s.disk.Whole():
-		return nil, ackwise.ResultRetryable, fmt.Errorf("the disk is full, %d of %d bytes of the "+
-			"reserve are left (ReserveBytes); settlements go on: %w", s.disk.Left(),
-			s.opt.ReserveBytes, ackwise.ErrFull)
-	case s.freeBytes(now)-int64(s.log.PendingBytes()+len(m.Body)) < s.opt.MinFreeBytes:
-		return nil, ackwise.ResultRetryable, fmt.Errorf("the disk has %d bytes free, and %d are "+
-			"left for settlements (MinFreeBytes): %w", s.free, s.opt.MinFreeBytes, ackwise.ErrFull)
-	case s.log.PendingBytes() > maxPendingBytes:
-		return nil, ackwise.ResultRetryable, fmt.Errorf(
-			"%d bytes wait for the disk: %w", s.log.PendingBytes(), ackwise.ErrFull)
+	}
+	if err := s.diskRoom(now, len(m.Body)); err != nil {
+		return nil, ackwise.ResultRetryable, err
 	}
 	if sub, over := t.ParkedFull(m.Key); over {
 		return nil, ackwise.ResultRetryable, fmt.Errorf(
@@ -246,6 +239,22 @@ func (s *Store) admit(now int64, m *ackwise.Message) (*state.Topic, ackwise.Resu
 			t.Name, sub, ackwise.ErrFull)
 	}
 	return t, ackwise.ResultAccepted, nil
+}
+
+// diskRoom reports why the disk takes nothing new of so many bytes. The caller holds mu.
+func (s *Store) diskRoom(now int64, size int) error {
+	switch {
+	case !s.disk.Whole():
+		return fmt.Errorf("the disk is full, %d of %d bytes of the reserve are left "+
+			"(ReserveBytes); settlements go on: %w", s.disk.Left(), s.opt.ReserveBytes,
+			ackwise.ErrFull)
+	case s.freeBytes(now)-int64(s.log.PendingBytes()+size) < s.opt.MinFreeBytes:
+		return fmt.Errorf("the disk has %d bytes free, and %d are left for settlements "+
+			"(MinFreeBytes): %w", s.free, s.opt.MinFreeBytes, ackwise.ErrFull)
+	case s.log.PendingBytes() > maxPendingBytes:
+		return fmt.Errorf("%d bytes wait for the disk: %w", s.log.PendingBytes(), ackwise.ErrFull)
+	}
+	return nil
 }
 
 // askFreeMillis is how long an answer about the free space holds.

@@ -367,6 +367,7 @@ func (s *Store) tickLoop() {
 		now := s.clock.now()
 		if records := s.st.Tick(now); len(records) > 0 && s.usable() == nil {
 			s.append(records, false)
+			s.dedup.expireSets(s.st)
 		}
 		s.held = false
 		s.wakeWaiters()

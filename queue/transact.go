@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/ackwise/ackwise"
+	"github.com/ackwise/ackwise/idempotency"
 	"github.com/ackwise/ackwise/queue/internal/dedup"
 	"github.com/ackwise/ackwise/queue/internal/state"
 	"github.com/ackwise/ackwise/queue/internal/wal"
@@ -48,11 +50,11 @@ func (s *Store) Commit(ctx context.Context, c Commit) ([]ackwise.Result, error) 
 	if err := s.checkCommit(&c); err != nil {
 		return nil, err
 	}
-	probes, made := s.probeCommit(&c)
+	probes := s.probeCommit(&c)
 	s.mu.Lock()
-	for s.dedup.made.Load() != made { // a topic was made meanwhile: its window was not asked
+	for s.dedup.made.Load() != probes.made { // a topic was made meanwhile: its window was not asked
 		s.mu.Unlock()
-		probes, made = s.probeCommit(&c)
+		probes = s.probeCommit(&c)
 		s.mu.Lock()
 	}
 	results, group, err := s.commit(&c, probes)
@@ -95,11 +97,11 @@ func (s *Store) checkCommit(c *Commit) error {
 				ackwise.ErrTooLarge)
 		}
 	}
-	return nil
+	return s.checkOnce(c)
 }
 
 // commit decides on a transaction and carries it out. The caller holds mu.
-func (s *Store) commit(c *Commit, probes []dedup.Probe) ([]ackwise.Result, *wal.Group, error) {
+func (s *Store) commit(c *Commit, probes commitProbes) ([]ackwise.Result, *wal.Group, error) {
 	if err := s.usable(); err != nil {
 		return nil, nil, err
 	}
@@ -112,21 +114,21 @@ func (s *Store) commit(c *Commit, probes []dedup.Probe) ([]ackwise.Result, *wal.
 		// The sync that covers this empty unit covers the first one too.
 		return results, s.append(nil, true), nil
 	}
-	grow := 0
 	for _, r := range c.Reads {
 		if _, version := s.st.Table(r.Table, r.Key); version != r.Version {
 			return nil, nil, fmt.Errorf("table %s, key %.80q: %w", r.Table, r.Key, ErrConflict)
 		}
 	}
-	for _, w := range c.Writes {
-		grow += len(w.Key) + len(w.Value)
-	}
-	if grow > 0 && s.st.TableLen+grow > s.opt.MaxTableBytes {
+	if grow := s.growth(c.Writes); grow > 0 &&
+		s.st.TableLen+grow > s.opt.MaxTableBytes {
 		return nil, nil, fmt.Errorf("the tables are at their bound of %d bytes (MaxTableBytes): %w",
 			s.opt.MaxTableBytes, ackwise.ErrFull)
 	}
-	plan, err := s.planPublishes(c, probes)
+	plan, err := s.planPublishes(c, probes.publish)
 	if err != nil {
+		return nil, nil, err
+	}
+	if plan.once, err = s.planOnce(c, probes.once); err != nil {
 		return nil, nil, err
 	}
 	records, err := s.settleAll(c.Settle)
@@ -149,13 +151,31 @@ func (s *Store) commit(c *Commit, probes []dedup.Probe) ([]ackwise.Result, *wal.
 		records = append(records, put)
 	}
 	if c.ID != "" {
-		done := &state.Committed{ID: c.ID}
+		done := s.st.Commit(c.ID)
 		if err := s.st.Do(done); err != nil {
 			return nil, nil, s.stop(err)
 		}
 		records = append(records, done)
 	}
 	return plan.results, s.appendCommit(records, plan), nil
+}
+
+// growth returns by how many bytes writes make the tables longer: what is there may always be made
+// smaller. The caller holds mu.
+func (s *Store) growth(writes []TableWrite) (bytes int) {
+	size := make(map[tableKey]int, len(writes)) // of what is there by then
+	for _, w := range writes {
+		at := tableKey{w.Table, w.Key}
+		was, written := size[at]
+		if old, version := s.st.Table(w.Table, w.Key); !written && version != 0 {
+			was = len(w.Key) + len(old)
+		}
+		if size[at] = 0; w.Value != nil {
+			size[at] = len(w.Key) + len(w.Value)
+		}
+		bytes += size[at] - was
+	}
+	return bytes
 }
 
 // repeated reports whether a transaction was carried out before: its ID is known, or it settles
@@ -222,6 +242,7 @@ type publishPlan struct {
 	messages []*state.Publish
 	results  []ackwise.Result
 	again    []state.Record
+	once     []state.Record // the keys that it makes done
 }
 
 // planPublishes admits the messages of a transaction: all, or none.
@@ -268,13 +289,16 @@ func (s *Store) planPublishes(c *Commit, probes []dedup.Probe) (publishPlan, err
 }
 
 // appendCommit writes the parts of a transaction as one atomic unit: what is applied already, then
-// the messages, which are applied when their positions are known.
+// the keys that are done and the messages, which are applied when their positions are known.
 func (s *Store) appendCommit(records []state.Record, plan publishPlan) *wal.Group {
 	unit := make([]wal.Record, 0, len(records)+len(plan.messages))
 	for _, r := range records {
 		unit = append(unit, wal.Record{Type: r.Type(), Payload: r.Append(nil)})
 	}
 	at := len(unit)
+	for _, r := range plan.once {
+		unit = append(unit, wal.Record{Type: r.Type(), Payload: r.Append(nil)})
+	}
 	for _, p := range plan.messages {
 		if p != nil {
 			unit = append(unit, wal.Record{Type: p.Type(), Payload: p.Append(nil)})
@@ -283,6 +307,13 @@ func (s *Store) appendCommit(records []state.Record, plan publishPlan) *wal.Grou
 	group := s.log.Append(unit, true)
 	if group.Err() != nil {
 		return group
+	}
+	for _, r := range plan.once {
+		if err := s.st.Place(r, unit[at].Pos, len(unit[at].Payload)); err != nil {
+			_ = s.stop(err) // tells every waiter
+			return group
+		}
+		at++
 	}
 	for i, p := range plan.messages {
 		if p == nil {
@@ -313,6 +344,7 @@ func (s *Store) stop(err error) error {
 type Transactor interface {
 	Get(ctx context.Context, table, key string) (Entry, error)
 	Commit(ctx context.Context, c Commit) ([]ackwise.Result, error)
+	Look(ctx context.Context, set string, ask idempotency.Ask) (idempotency.Answer, error)
 }
 
 // Transactor returns what Transact commits on.
@@ -365,6 +397,43 @@ func (tx *Tx) Put(table, key string, value []byte) {
 func (tx *Tx) Publish(msgs ...ackwise.Message) {
 	tx.commit.Publish = append(tx.commit.Publish, msgs...)
 }
+
+// Once makes a key of a dedup set done with the commit, and so in one record with the effects and
+// the ack: there is no gap in which only one of them happened. done reports that it was before,
+// within the set's window, and its effects were made: the handler leaves them out. A key that is
+// claimed puts the delivery off (ackwise.Snooze) for as long as the claim lasts, but a minute at
+// most; another payload under the key is ackwise.ErrIDConflict; a full set is ackwise.ErrFull, from
+// the commit.
+func (tx *Tx) Once(ctx context.Context, set, key string, sum idempotency.Sum) (done bool,
+	err error) {
+	for _, ask := range tx.commit.Once[set] {
+		if ask.Key == key {
+			return true, nil // by this transaction
+		}
+	}
+	ask := idempotency.Ask{Key: key, Sum: sum}
+	a, err := tx.on.Look(ctx, set, ask)
+	if err != nil {
+		return false, err
+	}
+	switch a.Status {
+	case idempotency.Done:
+		return true, nil
+	case idempotency.Busy:
+		return false, ackwise.Snooze(min(a.Wait, maxOnceWait))
+	case idempotency.Conflict:
+		return false, fmt.Errorf("dedup store %s, key %.80q: %w", set, key, ackwise.ErrIDConflict)
+	case idempotency.Claimed: // Look claims nothing
+	}
+	if tx.commit.Once == nil {
+		tx.commit.Once = make(map[string][]idempotency.Ask)
+	}
+	tx.commit.Once[set] = append(tx.commit.Once[set], ask)
+	return false, nil
+}
+
+// maxOnceWait bounds how long a claimed key puts a delivery off: its claim may end early.
+const maxOnceWait = time.Minute
 
 // maxConflicts bounds how often a handler runs again because of a conflict before the delivery
 // goes back to its subscription.

@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"github.com/ackwise/ackwise"
+	"github.com/ackwise/ackwise/idempotency"
 )
 
 // Books are the counters of one subscription at one log position. They balance at every position:
@@ -155,8 +156,9 @@ type Entry struct {
 	Version uint64 `json:"version"` // changes with every put; 0 = the key is absent
 }
 
-// Commit is one transaction: publish to topics, settle deliveries and write tables in one atomic
-// record. It is refused as a whole with ErrConflict where a Read's version is no longer the one.
+// Commit is one transaction: publish to topics, settle deliveries, write tables and make keys done
+// in one atomic record. It is refused as a whole with ErrConflict where a Read's version is no
+// longer the one.
 type Commit struct {
 	// ID names the transaction, so that a repeat is answered as carried out and changes nothing.
 	// The last 65,536 are remembered. Default: none; a repeat then finds its deliveries settled.
@@ -165,6 +167,9 @@ type Commit struct {
 	Settle  []ackwise.Settlement `json:"settle,omitempty"`
 	Reads   []TableRead          `json:"reads,omitempty"`
 	Writes  []TableWrite         `json:"writes,omitempty"`
+	// Once makes keys of dedup sets, by the set's name, done with the commit; their leases do not
+	// matter. One that is done already, or claimed by somebody, is ErrConflict.
+	Once map[string][]idempotency.Ask `json:"once,omitempty"`
 }
 
 // TableRead is a key whose version a Commit depends on.

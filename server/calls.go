@@ -6,6 +6,8 @@ import (
 
 	"github.com/ackwise/ackwise"
 	"github.com/ackwise/ackwise/client/wire"
+	"github.com/ackwise/ackwise/client/wire/claims"
+	"github.com/ackwise/ackwise/idempotency"
 	"github.com/ackwise/ackwise/queue"
 )
 
@@ -49,6 +51,30 @@ func (h *handler) routeStore() {
 		}
 		return bs, err
 	})
+	route(h, wire.OpenSet, func(ctx context.Context, q claims.SetRequest) (done, error) {
+		return done{}, s.OpenSet(ctx, q.Set, q.Window, q.MaxKeys)
+	})
+	route(h, wire.BindSet, func(ctx context.Context, q claims.SetRequest) (done, error) {
+		return done{}, s.BindSet(ctx, q.Set, string(q.Rule))
+	})
+	route(h, wire.Claim, func(ctx context.Context, q claims.Asks) (claims.Answers, error) {
+		answers, err := s.ClaimCall(ctx, q.Set, q.Call, q.Values())
+		return claims.AnswersOf(answers), err
+	})
+	route(h, wire.Look, func(ctx context.Context, q claims.Asks) (claims.Answers, error) {
+		asks := q.Values()
+		if len(asks) != 1 {
+			return claims.Answers{}, &ackwise.InvalidError{Field: "asks",
+				Reason: "one is needed"}
+		}
+		answer, err := s.Look(ctx, q.Set, asks[0])
+		return claims.AnswersOf([]idempotency.Answer{answer}), err
+	})
+	route(h, wire.SettleClaims,
+		func(ctx context.Context, q claims.Settlements) (claims.Settled, error) {
+			errs, err := s.SettleClaims(ctx, q.Set, q.Values())
+			return claims.SettledOf(errs), err
+		})
 	route(h, wire.Books, func(ctx context.Context, _ done) ([]queue.Books, error) {
 		return s.Books(ctx)
 	})
@@ -62,6 +88,12 @@ func (h *handler) routeDead() {
 	s := h.store
 	route(h, wire.Peek, func(ctx context.Context, q wire.PeekRequest) ([]queue.Peeked, error) {
 		return s.Peek(ctx, q.Topic, q.Subscription, q.Options)
+	})
+	route(h, wire.Read, func(ctx context.Context, q wire.PeekRequest) ([]ackwise.Message, error) {
+		return s.Read(ctx, q.Topic, q.Positions)
+	})
+	route(h, wire.Scan, func(ctx context.Context, q wire.PeekRequest) ([]queue.Peeked, error) {
+		return s.Scan(ctx, q.Topic, q.Options.After, q.Options.Max)
 	})
 	route(h, wire.DeadLetters,
 		func(ctx context.Context, q wire.DeadRequest) ([]queue.DeadLetter, error) {

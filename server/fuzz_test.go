@@ -43,6 +43,12 @@ var bodies = []struct {
 	{wire.Redrive, `{"topic":"orders","subscription":"billing","filter":{},"redo":true}`},
 	{wire.DropDead, `{"topic":"orders","subscription":"billing","filter":{},"reason":"r"}`},
 	{wire.ParkedKeys, `{"topic":"orders","subscription":"billing","filter":{"Max":10}}`},
+	{wire.OpenSet, `{"set":"effects","window":3600000000000,"max_keys":100}`},
+	{wire.BindSet, `{"set":"effects","rule":{"64":"/w=="}}`},
+	{wire.Claim, `{"set":"effects","call":7,"asks":[{"key":"k","sum":[1,2],"lease":60000000000}]}`},
+	{wire.Look, `{"set":"effects","asks":[{"key":{"64":"/w=="}}]}`},
+	{wire.SettleClaims, `{"set":"effects","claims":[{"key":"k","fence":1099511627777,"verb":1,` +
+		`"result":"AA=="},{"key":"k","fence":1,"verb":3,"lease":1000000}]}`},
 	{wire.Books, `{}`},
 	{wire.Verify, `{}`},
 }
@@ -107,6 +113,9 @@ func fuzzStore(f *testing.F) *queue.Store {
 	})
 	ctx := f.Context()
 	if err := store.CreateTopic(ctx, topic, queue.TopicOptions{MaxMessages: 1000}); err != nil {
+		f.Fatal(err)
+	}
+	if err := store.OpenSet(ctx, "effects", time.Hour, 1000); err != nil {
 		f.Fatal(err)
 	}
 	if err := store.CreateSubscription(ctx, topic, sub, queue.SubscriptionOptions{}); err != nil {

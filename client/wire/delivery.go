@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/ackwise/ackwise"
+	"github.com/ackwise/ackwise/idempotency"
 	"github.com/ackwise/ackwise/queue"
 )
 
@@ -165,6 +166,14 @@ type Transaction struct {
 	Settle  []settlement      `json:"settle,omitempty"`
 	Reads   []tableEntry      `json:"reads,omitempty"`
 	Writes  []tableEntry      `json:"writes,omitempty"`
+	Once    []onceKey         `json:"once,omitempty"`
+}
+
+// onceKey is a key of a dedup set that is done with the transaction.
+type onceKey struct {
+	Set string          `json:"set"`
+	Key Bytes           `json:"key"`
+	Sum idempotency.Sum `json:"sum"`
 }
 
 // tableEntry is a queue.TableRead (with its version) or a queue.TableWrite (with its value).
@@ -184,6 +193,11 @@ func TransactionOf(c queue.Commit) Transaction {
 	for _, w := range c.Writes {
 		t.Writes = append(t.Writes, tableEntry{Table: w.Table, Key: Bytes(w.Key), Value: w.Value})
 	}
+	for set, asks := range c.Once {
+		for _, a := range asks {
+			t.Once = append(t.Once, onceKey{Set: set, Key: Bytes(a.Key), Sum: a.Sum})
+		}
+	}
 	return t
 }
 
@@ -201,6 +215,12 @@ func (t Transaction) Commit() (queue.Commit, error) {
 	for _, w := range t.Writes {
 		c.Writes = append(c.Writes,
 			queue.TableWrite{Table: w.Table, Key: string(w.Key), Value: w.Value})
+	}
+	for _, o := range t.Once {
+		if c.Once == nil {
+			c.Once = make(map[string][]idempotency.Ask)
+		}
+		c.Once[o.Set] = append(c.Once[o.Set], idempotency.Ask{Key: string(o.Key), Sum: o.Sum})
 	}
 	return c, nil
 }

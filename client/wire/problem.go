@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	"github.com/ackwise/ackwise"
+	"github.com/ackwise/ackwise/idempotency"
 	"github.com/ackwise/ackwise/queue"
 )
 
@@ -35,6 +36,7 @@ type Problem struct {
 	Also     []string               `json:"also,omitempty"` // further types
 	Invalid  *ackwise.InvalidError  `json:"invalid,omitempty"`
 	NotFound *ackwise.NotFoundError `json:"not_found,omitempty"`
+	Rule     *idempotency.RuleError `json:"rule,omitempty"`
 	Hint     string                 `json:"hint,omitempty"`
 	HintFor  string                 `json:"hint_for,omitempty"` // the text that the hint was added to
 }
@@ -54,6 +56,7 @@ var sentinels = []struct {
 	{"bad-token", http.StatusBadRequest, ackwise.ErrBadToken},
 	{"id-conflict", http.StatusConflict, ackwise.ErrIDConflict},
 	{"conflict", http.StatusConflict, queue.ErrConflict},
+	{"fence", http.StatusConflict, idempotency.ErrFence},
 	{"full", http.StatusInsufficientStorage, ackwise.ErrFull},
 	{"too-large", http.StatusRequestEntityTooLarge, ackwise.ErrTooLarge},
 	{"exists", http.StatusConflict, ackwise.ErrExists},
@@ -68,6 +71,7 @@ var sentinels = []struct {
 const (
 	invalidWord  = "invalid"
 	notFoundWord = "not-found"
+	ruleWord     = "rule"
 	otherWord    = "other"
 )
 
@@ -81,6 +85,7 @@ func ProblemOf(err error) *Problem {
 		hint     *ackwise.HintError
 		invalid  *ackwise.InvalidError
 		notFound *ackwise.NotFoundError
+		rule     *idempotency.RuleError
 	)
 	if errors.As(err, &hint) {
 		p.Hint, p.HintFor = hint.Hint, hint.Err.Error()
@@ -92,6 +97,10 @@ func ProblemOf(err error) *Problem {
 	if errors.As(err, &notFound) {
 		p.NotFound = notFound
 		p.add(notFoundWord, http.StatusNotFound, "not found")
+	}
+	if errors.As(err, &rule) {
+		p.Rule = rule
+		p.add(ruleWord, http.StatusConflict, "another rule")
 	}
 	for _, s := range sentinels {
 		if errors.Is(err, s.err) {
@@ -126,6 +135,9 @@ func (p *Problem) Err() error {
 	}
 	if p.NotFound != nil {
 		is = append(is, p.NotFound)
+	}
+	if p.Rule != nil {
+		is = append(is, p.Rule)
 	}
 	for _, s := range sentinels {
 		if p.is(s.word) {

@@ -44,12 +44,19 @@ const (
 	Keys               Call = "keys"          // TableRequest ─▶ [Bytes]
 	Commit             Call = "commit"        // Transaction ─▶ Published
 	Peek               Call = "peek"          // PeekRequest ─▶ [queue.Peeked]
+	Read               Call = "read"          // PeekRequest ─▶ [ackwise.Message]
+	Scan               Call = "scan"          // PeekRequest ─▶ [queue.Peeked]
 	DeadLetters        Call = "dead"          // DeadRequest ─▶ [queue.DeadLetter]
 	Redrive            Call = "dead/redrive"  // DeadRequest ─▶ how many
 	DropDead           Call = "dead/drop"     // DeadRequest ─▶ how many
 	ParkedKeys         Call = "parked"        // DeadRequest ─▶ [ParkedKey]
 	Books              Call = "books"         // {} ─▶ [queue.Books]
 	Verify             Call = "verify"        // {} ─▶ queue.VerifyReport
+	OpenSet            Call = "sets/add"      // claims.SetRequest ─▶ {}
+	BindSet            Call = "sets/bind"     // claims.SetRequest ─▶ {}
+	Claim              Call = "claim"         // claims.Asks ─▶ claims.Answers
+	Look               Call = "look"          // claims.Asks, of one ─▶ claims.Answers
+	SettleClaims       Call = "claim/settle"  // claims.Settlements ─▶ claims.Settled
 )
 
 // Bytes is a string of any bytes: a JSON string where it is UTF-8, else {"64": base64}.
@@ -99,11 +106,13 @@ type TableRequest struct {
 	Max   int    `json:"max,omitempty"` // Keys
 }
 
-// PeekRequest asks to see messages.
+// PeekRequest asks to see messages: of a subscription, with Scan of a topic behind a position, with
+// Read at positions.
 type PeekRequest struct {
-	Topic        string            `json:"topic"`
-	Subscription string            `json:"subscription"`
-	Options      queue.PeekOptions `json:"options"`
+	Topic        string             `json:"topic"`
+	Subscription string             `json:"subscription,omitempty"` // Peek
+	Options      queue.PeekOptions  `json:"options,omitzero"`       // Peek; Scan: After and Max
+	Positions    []ackwise.Position `json:"positions,omitempty"`    // Read
 }
 
 // DeadRequest chooses dead letters, or with ParkedKeys only names the subscription and Filter.Max.

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/ackwise/ackwise"
+	"github.com/ackwise/ackwise/idempotency"
 	"github.com/ackwise/ackwise/queue"
 )
 
@@ -143,7 +144,9 @@ func TestTransactionsComeOutAsTheyWentIn(t *testing.T) {
 		Publish: []ackwise.Message{{ID: "m", Topic: "t", Body: []byte{}}},
 		Reads:   []queue.TableRead{{Table: "t", Key: "\xff", Version: 7}},
 		Writes: []queue.TableWrite{{Table: "t", Key: "a", Value: []byte{0xff}},
-			{Table: "t", Key: "empty", Value: []byte{}}, {Table: "t", Key: "deleted"}}}
+			{Table: "t", Key: "empty", Value: []byte{}}, {Table: "t", Key: "deleted"}},
+		Once: map[string][]idempotency.Ask{"a": {{Key: "\xff", Sum: idempotency.Sum{1}}, {Key: "k"}},
+			"b": {{Key: "k"}}}}
 	got, err := over(t, TransactionOf(in)).Commit()
 	if err != nil || !reflect.DeepEqual(got, in) {
 		t.Errorf("%+v came out as %+v, %v", in, got, err)

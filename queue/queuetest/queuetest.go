@@ -52,8 +52,15 @@ type Letters interface {
 type Views interface {
 	Topics(ctx context.Context) ([]queue.TopicInfo, error)
 	Peek(ctx context.Context, topic, sub string, o queue.PeekOptions) ([]queue.Peeked, error)
+	Kept
 	Books(ctx context.Context) ([]queue.Books, error)
 	Verify(ctx context.Context) (queue.VerifyReport, error)
+}
+
+// Kept reads messages without a hand-out.
+type Kept interface {
+	Read(ctx context.Context, topic string, positions []ackwise.Position) ([]ackwise.Message, error)
+	Scan(ctx context.Context, topic string, after ackwise.Position, max int) ([]queue.Peeked, error)
 }
 
 // Queue is what a queue.Store and a client.Client have in common.
@@ -140,6 +147,7 @@ func Run(t *testing.T, open Open) {
 		{"existing names are refused", refusesExisting},
 		{"deleted things are gone", deletes},
 		{"peek shows every state", peeks},
+		{"kept messages are read by position and in order", readsKept},
 		{"everything survives a close", survivesClose},
 		{"every cause has its count and the books balance", keepsBooks},
 	} {

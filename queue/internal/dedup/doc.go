@@ -1,6 +1,7 @@
-// Package dedup remembers, for the window of one topic, which message IDs were accepted, in about
-// two bytes of memory an ID. It promises that an ID is known for the whole window and forgotten by
-// time only: what has no room any more is refused, never forgotten early.
+// Package dedup remembers, for the window of one topic, which message IDs were accepted, or of one
+// dedup set, which keys are done, in about two bytes of memory an ID. It promises that an ID is
+// known for the whole window and forgotten by time only: what has no room any more is refused,
+// never forgotten early.
 //
 //	Add ─▶ open bucket (memory) ─▶ closed buckets ─▶ files, a filter of each in memory ─▶ gone
 //	        under the owner's lock    from memory       read without the lock           by time,

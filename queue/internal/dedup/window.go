@@ -31,7 +31,7 @@ type Options struct {
 	FS           vfs.FS   // the file system of Dir
 	Dir          string   // the store's directory
 	StoreID      [16]byte // makes the hashes of a new window its own
-	Topic        uint32   // the topic's number
+	Topic        uint32   // the number of the topic or dedup set
 	WindowMillis int64    // how long an ID is known, at least 1
 	MaxIDs       int      // that are held; with more, Full says so
 	BucketIDs    int      // that close a bucket, for tests. Default: 262,144
@@ -258,6 +258,12 @@ func (w *Window) Drop() {
 	w.total = 0
 	w.view.Store(&view{open: newMemory(v.open.number+1, w.seed, w.opt.BucketIDs)})
 }
+
+// Bound changes how many IDs are held.
+func (w *Window) Bound(maxIDs int) { w.opt.MaxIDs = maxIDs }
+
+// Owner returns the number of the topic or dedup set whose window it is.
+func (w *Window) Owner() uint32 { return w.opt.Topic }
 
 // Busy reports whether Maintain has something to do.
 func (w *Window) Busy() bool { return w.waiting > 0 || len(w.gone) > 0 }

@@ -9,10 +9,12 @@ func (r *Open) apply(s *State) {
 	s.Now, s.OpenNo, s.Owner = max(s.Now, r.Now), r.Number, r.Process
 	s.Inode, s.Identity = r.Inode, r.Identity
 	s.gen = uint64(r.Number) << openShift
+	s.fence = max(s.fence, s.gen)
 }
 
 // openShift leaves 2^40 generations to each of 2^24 terms. A hand-out that was lost with the last
-// unsynced group has a generation of its term, which no later one can have again.
+// unsynced group has a generation of its term, which no later one can have again. So it is with the
+// fences of claims.
 const openShift = 40
 
 func (r *CreateTopic) check(s *State) error { return fits(s.topics[r.ID] == nil) }
@@ -138,8 +140,8 @@ func (r *trimRecord) apply(s *State) {
 func (r *producedAgainRecord) check(s *State) error { return fits(s.topics[r.Topic] != nil) }
 func (r *producedAgainRecord) apply(s *State)       { s.topics[r.Topic].Again += int64(r.Count) }
 
-func (r *Committed) check(*State) error { return nil }
-func (r *Committed) apply(s *State)     { s.commits.add(r.ID) }
+func (r *committedRecord) check(*State) error { return nil }
+func (r *committedRecord) apply(s *State)     { s.commits.add(r.ID) }
 
 // commitsLen is how many transactions are remembered by their IDs.
 const commitsLen = 1 << 16
@@ -164,6 +166,9 @@ func (c *commits) add(id string) {
 	c.order[c.next] = id
 	c.next = (c.next + 1) % commitsLen
 }
+
+// Commit returns the record that remembers a transaction.
+func (s *State) Commit(id string) Record { return &committedRecord{ID: id} }
 
 // Committed reports whether a transaction of this ID was carried out.
 func (s *State) Committed(id string) bool { return s.commits.ids[id] }

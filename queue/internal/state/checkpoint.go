@@ -36,14 +36,14 @@ func (s *State) Snapshot() *Snapshot {
 	b = n.stream(b, putEnded(slices.Clone(s.ended)))
 	b = s.snapshotTables(n, b)
 	order := slices.Concat(s.commits.order[s.commits.next:], s.commits.order[:s.commits.next])
-	b = putUint(b, uint64(len(order)))
-	n.stream(b, func(write func([]byte)) {
+	b = n.stream(putUint(b, uint64(len(order))), func(write func([]byte)) {
 		var b []byte
 		for _, id := range order {
 			b = putString(b[:0], id)
 			write(b)
 		}
 	})
+	n.stream(s.snapshotSets(n, b), nil)
 	return n
 }
 
@@ -209,6 +209,8 @@ func (s *State) decode(d *decoder) error {
 	for range d.count() {
 		s.commits.add(d.string())
 	}
+	s.fence = uint64(s.OpenNo) << openShift
+	s.decodeSets(d)
 	if err := d.done(); err != nil {
 		return fmt.Errorf("decode checkpoint: %w", err)
 	}
@@ -228,6 +230,9 @@ func (s *State) decoded() error {
 			s.wakeSub(q)
 		}
 		s.wakeTopic(t)
+	}
+	for _, x := range s.sets {
+		s.wakeSet(x)
 	}
 	return nil
 }

@@ -18,6 +18,13 @@
 // of each that it has pulled and that is not finished, and history only of those that failed. None
 // of them holds a pointer or a body.
 //
+// A dedup set holds some 150 bytes of each claim, and an index entry of each result; the keys that
+// are done are an index of the log, which the follower keeps:
+//
+//	free ─claim─▶ claimed ─complete─▶ done, in the index ─window─▶ free
+//	   ▲             │ release           ▲ once, without a claim
+//	   └─────────────┘ lease ran out: the next claim is a takeover
+//
 // The caller holds one lock around all calls, appends the records it gets to the log in the order
 // in which it got them, and tells nobody before the log has released them.
 package state

@@ -174,7 +174,7 @@ func (r *producedAgainRecord) Append(b []byte) []byte {
 }
 
 // Type returns the record's type.
-func (r *Committed) Type() byte { return typeCommitted }
+func (r *committedRecord) Type() byte { return typeCommitted }
 
 // Append encodes the record.
-func (r *Committed) Append(b []byte) []byte { return putString(b, r.ID) }
+func (r *committedRecord) Append(b []byte) []byte { return putString(b, r.ID) }

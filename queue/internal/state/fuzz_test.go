@@ -6,6 +6,7 @@ import (
 	"testing/iotest"
 
 	"github.com/ackwise/ackwise"
+	"github.com/ackwise/ackwise/idempotency"
 )
 
 // seedRecords is one record of each type.
@@ -23,7 +24,15 @@ func seedRecords() []Record {
 		&redriveRecord{Sub: 2, Redo: true}, &dropDeadRecord{Sub: 2, Reason: "r"},
 		&TablePut{Table: "t", Key: "k", Value: []byte{1}, Version: 1}, &trimRecord{Topic: 1},
 		&ackLostRecord{Sub: 2, Gen: 9}, &producedAgainRecord{Topic: 1, Count: 1},
-		&Committed{ID: "c"}}
+		&committedRecord{ID: "c"},
+		&makeSetRecord{ID: 4, Name: "x", Config: setConfig{WindowMillis: 100, MaxKeys: 9}},
+		&bindSetRecord{Set: 4, Rule: "r"},
+		&claimsRecord{Set: 4, Call: 1, First: 7, Asks: []asked{{"k", 1, 50}, {"l", 0, 60}}},
+		&settleClaimsRecord{Set: 4, Claims: []settledClaim{
+			{verb: idempotency.Complete, key: "k", fence: 5},
+			{verb: idempotency.Extend, key: "l", fence: 6, until: 9}}},
+		&completeClaimRecord{Set: 4, Key: "k", Fence: 5, Result: []byte("r")},
+		&onceRecord{Set: 4, Keys: []asked{{key: "m", sum: 3}}}, &expireSetRecord{Set: 4, To: 1}}
 }
 
 func (r *Publish) check(*State) error { return nil }
@@ -44,7 +53,9 @@ func FuzzRecord(f *testing.F) {
 	f.Fuzz(func(t *testing.T, typ byte, payload []byte) {
 		s := New()
 		for _, r := range []Record{&CreateTopic{ID: 1, Name: "t"}, &CreateSub{ID: 2, Topic: 1},
-			&OpenSession{ID: 3, Sub: 2, Word: "w"}} {
+			&OpenSession{ID: 3, Sub: 2, Word: "w"},
+			&makeSetRecord{ID: 4, Name: "x", Config: setConfig{WindowMillis: 100, MaxKeys: 9}},
+			&claimsRecord{Set: 4, Call: 1, First: 5, Asks: []asked{{"k", 1, 50}, {"l", 0, 60}}}} {
 			if err := s.Do(r); err != nil {
 				t.Fatal(err)
 			}
@@ -80,6 +91,11 @@ func FuzzCheckpoint(f *testing.F) {
 		top.schedule.push(scheduled{due: int64(i * 7 % 31), order: i, indexEntry: e})
 	}
 	f.Add(long.Encode(nil))
+	sets := newSetSim(newSim(&testing.T{}, 2))
+	for range 200 {
+		sets.step()
+	}
+	f.Add(sets.live.Encode(nil))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		st, err := decodeState(b)
 		if err == nil {

@@ -100,6 +100,10 @@ func (s *State) LivePositions(from, to uint64) []uint64 {
 			}
 		}
 	}
+	for _, x := range s.sets {
+		x.results.each(0, func(c *chunk) bool { return c.high < from || c.low >= to },
+			func(_ uint64, e *indexEntry) bool { add(e.pos); return true })
+	}
 	slices.Sort(all)
 	return slices.Compact(all)
 }
@@ -129,6 +133,16 @@ func (s *State) Positions(fn func(pos uint64) error) error {
 				err = fn(e.pos)
 			}
 		}
+		if err != nil {
+			return err
+		}
+	}
+	for _, x := range s.Sets() {
+		var err error
+		x.results.each(0, nil, func(_ uint64, e *indexEntry) bool {
+			err = fn(e.pos)
+			return err == nil
+		})
 		if err != nil {
 			return err
 		}

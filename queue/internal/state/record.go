@@ -32,6 +32,13 @@ const (
 	typeProducedAgain byte = 20
 	typeCommitted     byte = 21
 	typeSettleMany    byte = 22
+	typeMakeSet       byte = 23
+	typeBindSet       byte = 24
+	typeClaims        byte = 25
+	typeSettleClaims  byte = 26
+	typeCompleteClaim byte = 27
+	typeOnce          byte = 28
+	typeExpireSet     byte = 29
 )
 
 // Record is one step of the state. apply never fails: what could is asked by check before, at
@@ -207,8 +214,8 @@ type producedAgainRecord struct {
 	Count int
 }
 
-// Committed remembers a transaction by its ID, so that a repeat is not carried out again.
-type Committed struct {
+// committedRecord remembers a transaction by its ID, so that a repeat is not carried out again.
+type committedRecord struct {
 	ID string
 }
 
@@ -216,7 +223,7 @@ func decodeRecord(typ byte, payload []byte) (Record, error) {
 	d := decoder{b: payload}
 	r := d.record(typ)
 	if r == nil {
-		return nil, fmt.Errorf("record of the unknown type %d", typ)
+		return nil, fmt.Errorf("record of the unknown type %d: a newer version wrote it", typ)
 	}
 	if err := d.done(); err != nil {
 		return nil, fmt.Errorf("decode record of type %d: %w", typ, err)
@@ -257,7 +264,7 @@ func (d *decoder) record(typ byte) Record {
 	case typeProducedAgain:
 		return &producedAgainRecord{Topic: d.u32(), Count: int(d.uint())}
 	case typeCommitted:
-		return &Committed{ID: d.string()}
+		return &committedRecord{ID: d.string()}
 	}
 	return d.movement(typ)
 }
@@ -296,7 +303,7 @@ func (d *decoder) movement(typ byte) Record {
 	case typeAckLost:
 		return &ackLostRecord{Sub: d.u32(), Gen: d.uint()}
 	}
-	return nil
+	return d.setRecord(typ)
 }
 
 func (d *decoder) u32() uint32 { return uint32(d.uint()) }

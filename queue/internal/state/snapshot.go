@@ -8,6 +8,7 @@ import (
 // Snapshot is a state at one moment, to be written down while the state goes on: what is small is
 // encoded already, what is large is never changed and only referred to.
 type Snapshot struct {
+	Sets  bool // it holds dedup sets
 	parts []part
 }
 

@@ -23,13 +23,17 @@ type State struct {
 	lastID       uint32              // the last number given to a topic, subscription or session
 	gen          uint64              // the last generation given
 	order        uint64              // the last order given to a scheduled message
+	fence        uint64              // the last fence given to a claim
 	ended        []ended
 	tables       map[string]map[string]value
 	TableLen     int    // bytes of all tables
 	tableVersion uint64 // the last version given
 	commits      commits
-	chunkLen     uint64 // chunkLen but in tests
-	runLen       int    // runLen but in tests
+	sets         map[uint32]*Set
+	setByName    map[string]*Set
+	completed    []completion // a ring by fence; nil = there was none
+	chunkLen     uint64       // chunkLen but in tests
+	runLen       int          // runLen but in tests
 
 	// Derived, and not part of what is compared.
 	index   follower
@@ -46,6 +50,11 @@ type follower interface {
 	TopicDeleted(t *Topic)
 	// Accepted is told of a message whose producer gave its ID, on a topic that remembers IDs.
 	Accepted(t *Topic, r *Publish, pos uint64)
+	// SetMade is told of a new dedup set, and of one with another bound.
+	SetMade(x *Set)
+	// KeyDone is told of a key that is done at the time of x.Last, by a record at pos. The sum is
+	// twice the payload's, and 1 more where the record holds a result.
+	KeyDone(x *Set, key string, sum uint64, pos uint64)
 }
 
 // Tell makes the state tell an index from now on of all that moves.
@@ -80,6 +89,7 @@ func newState(chunkLen uint64, runLen int) *State {
 		topics: make(map[uint32]*Topic), byName: make(map[string]*Topic),
 		subs: make(map[uint32]*Sub), sessions: make(map[uint32]*Session),
 		byWord: make(map[string]*Session), tables: make(map[string]map[string]value),
+		sets: make(map[uint32]*Set), setByName: make(map[string]*Set),
 		pins: pins{byRegion: make(map[uint64]*pin)}}
 }
 
@@ -132,7 +142,7 @@ func (s *State) InFlight() (n int64) {
 	return n
 }
 
-// NextID returns the number for the next topic, subscription or session.
+// NextID returns the number for the next topic, subscription, session or dedup set.
 func (s *State) NextID() uint32 { return s.lastID + 1 }
 
 // Apply moves the state by one record of the log, at replay. Live, the same records are applied
@@ -149,10 +159,9 @@ func (s *State) Apply(pos uint64, typ byte, payload []byte) error {
 	if err != nil {
 		return err
 	}
-	if err := r.check(s); err != nil {
+	if err := s.Place(r, pos, len(payload)); err != nil {
 		return fmt.Errorf("%T at %d does not fit the state: %w", r, pos, err)
 	}
-	r.apply(s)
 	return nil
 }
 

@@ -220,6 +220,16 @@ func Differences(a, b *State) []string {
 			}
 		}
 	}
+	add("number of dedup sets", int64(len(a.sets)), int64(len(b.sets)))
+	for _, x := range a.Sets() {
+		y := b.Set(x.Name)
+		if y == nil {
+			out = append(out, "dedup set "+x.Name+" is in one only")
+			continue
+		}
+		add("dedup set "+x.Name+": claims", int64(len(x.claims)), int64(len(y.claims)))
+		add("dedup set "+x.Name+": bytes of results", x.bytes, y.bytes)
+	}
 	if len(out) == 0 {
 		out = append(out, "the counters agree, the details of single messages do not")
 	}

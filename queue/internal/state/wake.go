@@ -1,12 +1,13 @@
 package state
 
-// wakeItem says when a subscription or a topic next has something to do by time alone. State.wake
-// is a heap of them over all; an owner whose registered time has changed since makes one stale,
-// and it is skipped when it is due.
+// wakeItem says when a subscription, a topic or a dedup set next has something to do by time alone.
+// State.wake is a heap of them over all; an owner whose registered time has changed since makes one
+// stale, and it is skipped when it is due.
 type wakeItem struct {
 	at    int64
 	sub   *Sub
 	topic *Topic
+	set   *Set
 }
 
 //nolint:unused // heapOf calls it, which the linter does not see.
@@ -75,6 +76,9 @@ func (s *State) Tick(now int64) []Record {
 				records = append(records, s.tickTopic(item.topic, now, &left)...)
 				s.wakeTopic(item.topic)
 			}
+		case item.set != nil: // it is registered once at a time
+			item.set.wakeAt = 0
+			records = append(records, s.tickSet(item.set, now)...)
 		}
 	}
 	return records
