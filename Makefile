@@ -47,6 +47,10 @@ faults: ## run the long fault tests: kills, cuts and crashes by the hundred (tak
 	ACKWISE_FAULTS=long $(GO) test -count=1 -v -run '^TestMachine$$' ./test/kill
 	ACKWISE_FAULTS=long $(GO) test -shuffle=on -count=1 -timeout 120m ./...
 
+.PHONY: real
+real: ## run the tests that need real servers: Postgres, Redis, DynamoDB Local (starts them)
+	GO="$(GO)" bash test/servers/real.sh
+
 .PHONY: bench
 bench: ## run the benchmarks, then the command's own bench
 	$(GO) test -run '^$$' -bench '$(BENCH)' -benchmem ./...

@@ -1,0 +1,82 @@
+# shellcheck shell=bash
+# What the scripts of this folder share. They are sourced into `set -euo pipefail`.
+
+# Says what is wrong, and ends.
+fail() {
+	echo "$*" >&2
+	exit 1
+}
+
+# Installs packages where their program is missing: need PROGRAM PACKAGE…
+need() {
+	if command -v "$1" >/dev/null; then return 0; fi
+	echo "installing ${*:2} for $1" >&2
+	local as=()
+	if [ "$(id -u)" != 0 ]; then as=(sudo); fi
+	"${as[@]}" apt-get update -qq >&2 &&
+		DEBIAN_FRONTEND=noninteractive "${as[@]}" apt-get install -y -qq --no-install-recommends \
+			"${@:2}" >&2 || fail "install ${*:2}: apt-get failed"
+	command -v "$1" >/dev/null || fail "install ${*:2}: $1 is still missing"
+}
+
+# Reports whether something answers at a port of this machine.
+answers() {
+	(exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null
+}
+
+# Prints the port of a server: the one that its folder knows, so that a restart is found where it
+# was, or a free one: port_of DIR NAME
+port_of() {
+	local file=$1/$2.port port
+	if [ -s "$file" ]; then
+		cat "$file"
+		return 0
+	fi
+	for _ in $(seq 50); do
+		port=$((20000 + RANDOM % 12000))
+		if ! answers "$port"; then
+			echo "$port" >"$file"
+			echo "$port"
+			return 0
+		fi
+	done
+	fail "no free port found"
+}
+
+# Waits until a server answers at its port, while it lives: wait_for PORT PID LOG
+wait_for() {
+	for _ in $(seq 600); do
+		if answers "$1"; then return 0; fi
+		if ! kill -0 "$2" 2>/dev/null; then break; fi
+		sleep 0.1
+	done
+	tail -n 20 "$3" >&2 || true
+	fail "the server with the pid $2 does not answer at port $1; its log is $3"
+}
+
+# Ends the process of a pid file and waits for it, 20 s at most before it is killed. One that was
+# frozen is thawed.
+end() {
+	local pid
+	if [ ! -s "$1" ]; then return 0; fi
+	pid=$(cat "$1")
+	kill "$pid" 2>/dev/null || true
+	kill -CONT "$pid" 2>/dev/null || true
+	for _ in $(seq 200); do
+		if ! lives "$pid"; then break; fi
+		sleep 0.1
+	done
+	if lives "$pid"; then kill -9 "$pid" 2>/dev/null || true; fi
+	for _ in $(seq 50); do
+		if ! lives "$pid"; then break; fi
+		sleep 0.1
+	done
+	rm -f "$1"
+}
+
+# Reports whether a process lives. One that has ended and was not waited for does not.
+lives() {
+	local state
+	state=$(ps -o stat= -p "$1" 2>/dev/null) || return 1
+	case $state in Z*) return 1 ;; esac
+}
