@@ -35,8 +35,9 @@ func bind(g Guarantee, handler any, src ackwise.Source) error {
 				Err: errors.New("exactly-once needs a handler whose own transaction settles the " +
 					"delivery (ackwise.Transactional); with a plain handler a crash between the " +
 					"effect and the ack repeats the effect"),
-				Hint: "Use a transactional handler such as queue.Transact, or AtLeastOnce with " +
-					"a handler that applies each message's effect once.",
+				Hint: "Use queue.Transact where the effect is in the embedded engine, " +
+					"postgres.Inbox where it is in Postgres, or AtLeastOnce with a handler of " +
+					"package idempotency, which applies each message's effect once.",
 			}
 		}
 		if err := b.Bind(src); err != nil {

@@ -94,6 +94,30 @@ printf 'X' | dd of="$file" bs=1 seek="$offset" conv=notrunc status=none
 expect 3 verify --dir "$work/damaged"
 says "$(basename "$file")"
 
+echo "smoke: once, and what lint says of it"
+cat >"$work/once.yaml" <<EOF
+pipelines:
+  - name: once
+    from: queue://$work/once/orders/effects
+    exec: printf '%s\\n' "\$(cat)" >> $work/effects
+    create: true
+EOF
+expect 3 lint "$work/once.yaml"
+says 'once.yaml:2: the pipeline "once"'
+echo '    pattern: dedupe' >>"$work/once.yaml"
+expect 3 lint "$work/once.yaml"
+says 'did you mean "dedup"?'
+sed -i 's/dedupe/dedup/' "$work/once.yaml"
+expect 0 lint "$work/once.yaml"
+for field in id customer; do # each order twice, with two IDs for the topic and one body
+	expect 0 publish --dir "$work/once" --create --id-field "$field" orders "$work/in"
+done
+sed -i 's/pattern: dedup/&\n    dedup: {by: body}/' "$work/once.yaml"
+expect 0 run --until-empty "$work/once.yaml"
+[ "$(wc -l <"$work/effects")" = 100 ] || die "200 messages of 100 bodies had not 100 effects"
+expect 0 bench dedup --dir "$work/bench" --seconds 0.01 --rounds 1 --json
+says '"plain": "publish"'
+
 echo "smoke: the demo"
 expect 0 demo --json --seed 7
 for part in '"violations": *0' '"balanced": *true' '"truth_miles": *26859611'; do

@@ -17,6 +17,12 @@ import (
 )
 
 type benchCmd struct {
+	Engine     benchEngineCmd     `cmd:"" default:"withargs" help:"Measure the embedded engine beside bare logs (also without the word)."`
+	Dedup      benchDedupCmd      `cmd:"" help:"Measure dedup stores beside plain inserts of the same rows."`
+	Guarantees benchGuaranteesCmd `cmd:"" help:"Measure what each guarantee and pattern costs beside at-least-once."`
+}
+
+type benchEngineCmd struct {
 	Dir           string  `placeholder:"DIR" help:"Measure in DIR. Default: the system's own."`
 	Seconds       float64 `default:"1" help:"Length of one measurement."`
 	Rounds        int     `default:"3" help:"Repetitions of each; the median counts."`
@@ -37,7 +43,7 @@ type benchCmd struct {
 }
 
 // Help is printed under the usage.
-func (c *benchCmd) Help() string {
+func (c *benchEngineCmd) Help() string {
 	return "Measures publish, cold and warm, beside bare logs of the same bytes in the same run, " +
 		"the steady state, receive + ack, the latency from end to end, and what many subscriptions " +
 		"and keys cost. It takes about five minutes. For steadier figures give it longer, such as " +
@@ -48,7 +54,7 @@ func (c *benchCmd) Help() string {
 }
 
 // Run measures.
-func (c *benchCmd) Run(a *app) error {
+func (c *benchEngineCmd) Run(a *app) error {
 	if c.Child {
 		return bench.Child(a.ctx, a.in, a.out)
 	}
@@ -67,7 +73,7 @@ func (c *benchCmd) Run(a *app) error {
 	return c.runTables(a)
 }
 
-func (c *benchCmd) runTables(a *app) error {
+func (c *benchEngineCmd) runTables(a *app) error {
 	if !(c.Seconds >= 0.001 && c.Seconds <= 3600) { // NaN too
 		return usagef("--seconds %v: 0.001 to 3600 are allowed", c.Seconds)
 	}
@@ -80,7 +86,7 @@ func (c *benchCmd) runTables(a *app) error {
 			return err
 		}
 	}
-	tell, stop := c.progress(a)
+	tell, stop := benchProgress(a)
 	r, err := bench.Run(a.ctx, bench.Options{Dir: c.Dir, Publishers: c.Publishers, Sizes: c.Sizes,
 		Against: c.Against, Subscriptions: c.Subscriptions, Keys: c.Keys,
 		Window: time.Duration(c.Seconds * float64(time.Second)), Rounds: c.Rounds, Seed: c.Seed,
@@ -100,12 +106,12 @@ func (c *benchCmd) runTables(a *app) error {
 	return err
 }
 
-func (c *benchCmd) runBacklog(a *app, kind bench.Kind, n int) error {
+func (c *benchEngineCmd) runBacklog(a *app, kind bench.Kind, n int) error {
 	self, err := os.Executable()
 	if err != nil {
 		return fmt.Errorf("find the program's own file: %w", err)
 	}
-	tell, stop := c.progress(a)
+	tell, stop := benchProgress(a)
 	r, err := bench.RunBacklog(a.ctx, bench.BacklogOptions{Child: []string{self, "bench", "--child"},
 		Kind: kind, Messages: n, Size: c.Size, Keys: c.Keys, Dir: c.Dir, Seed: c.Seed,
 		Progress: tell})
@@ -123,13 +129,19 @@ func writeBacklog(a *app, r *bench.Backlog) error {
 	t := newTable("figure", ">value")
 	add := func(name, format string, v ...any) { t.add(name, fmt.Sprintf(format, v...)) }
 	add("peak memory while filling", "%.1f MiB", r.FillMiB)
-	add("peak memory until the first message after kill -9", "%.1f MiB", r.ReopenedMiB)
+	first := "message"
+	if r.Kind == bench.KindKeys {
+		first = "answer"
+	}
+	add("peak memory until the first "+first+" after kill -9", "%.1f MiB", r.ReopenedMiB)
 	add("peak memory from there to the end", "%.1f MiB", r.DrainMiB)
-	add("from start after kill -9 to the first message", "%.2f s", r.ReopenSeconds)
+	add("from start after kill -9 to the first "+first, "%.2f s", r.ReopenSeconds)
 	add("filled", "%s/s", perSecond(r.FillPerSecond))
 	add("disk at the peak", "%.1f MiB", r.DiskPeakMiB)
 	add("disk at the end", "%.1f MiB", r.DiskEndMiB)
-	add("IDs sent", "%d", r.Sent)
+	if r.Kind != bench.KindKeys {
+		add("IDs sent", "%d", r.Sent)
+	}
 	switch r.Kind {
 	case bench.KindBacklog:
 		add("IDs received and acked, each once", "%d", r.Received)
@@ -142,16 +154,26 @@ func writeBacklog(a *app, r *bench.Backlog) error {
 	case bench.KindIDs:
 		add("IDs received and acked, each once", "%d", r.Received)
 		add("IDs published again after kill -9, all known", "%d", r.Suppressed)
+	case bench.KindKeys:
+		add("keys claimed and completed", "%d", r.Sent)
+		add("keys asked for again after kill -9, all known", "%d", r.Suppressed)
+		add("keys that went with their expired buckets", "%d", r.Dropped)
+		add("longest call meanwhile", "%.3f s", r.DropSeconds)
 	}
-	if _, err := fmt.Fprintf(a.out, "%s\n\n%s, %s of %d B, %s keys\n", benchFacts(&r.Machine),
-		r.Kind, perSecond(float64(r.Messages)), r.Size, perSecond(float64(r.Keys))); err != nil {
+	of := fmt.Sprintf("%s of %d B, %s keys", perSecond(float64(r.Messages)), r.Size,
+		perSecond(float64(r.Keys)))
+	if r.Kind == bench.KindKeys {
+		of = perSecond(float64(r.Messages)) + " in the embedded dedup store"
+	}
+	if _, err := fmt.Fprintf(a.out, "%s\n\n%s, %s\n", benchFacts(&r.Machine), r.Kind,
+		of); err != nil {
 		return err
 	}
 	return t.write(a.out, "nothing measured")
 }
 
-// progress returns what a run tells its progress to, and what ends its line on the terminal.
-func (c *benchCmd) progress(a *app) (tell func(what string, done float64), stop func()) {
+// benchProgress returns what a run tells its progress to, and what ends its line on the terminal.
+func benchProgress(a *app) (tell func(what string, done float64), stop func()) {
 	var step atomic.Pointer[string]
 	tell = func(what string, done float64) {
 		s := fmt.Sprintf("%3.0f %%  %s", done*100, what)
@@ -253,8 +275,11 @@ func scaleTable(r *bench.Report) *table {
 }
 
 func benchFacts(m *bench.Machine) string {
-	text := fmt.Sprintf("%s %s/%s, GOMAXPROCS %d of %s, file system: %s, seed %d", m.Go, m.OS,
-		m.Arch, m.GOMAXPROCS, count(m.CPUs, "CPU"), m.FileSystem, m.Seed)
+	text := fmt.Sprintf("%s %s/%s, GOMAXPROCS %d of %s, file system: %s", m.Go, m.OS, m.Arch,
+		m.GOMAXPROCS, count(m.CPUs, "CPU"), m.FileSystem)
+	if m.Seed != 0 {
+		text += fmt.Sprintf(", seed %d", m.Seed)
+	}
 	if m.FileSystem == "memory" {
 		text += "\nThe directory lies in memory, where a sync costs nothing: these figures say " +
 			"little. Give --dir on a disk."

@@ -41,8 +41,17 @@ type pipelineConfig struct {
 	// Dead is the endpoint that dead letters go to where From keeps none itself: file://PATH, one
 	// line of JSON each, or queue://DIR/TOPIC. Such a source needs Dead or NoDeadLetters.
 	Dead string
-	// Create makes the directories, topics and subscriptions of queue:// endpoints where they are
-	// missing, and leaves existing ones alone. Default: false, a missing one is an error.
+	// Pattern says how the effect bears a second delivery of its message. With dedup it need not:
+	// the handler or sink gets a message once, within the window. The other words say what the
+	// handler does itself, and change nothing here: write (it sets a value), upsert (the newest
+	// value wins), compare (it writes what is missing), transaction (effect and a mark of the
+	// message in one), none (it may happen twice). Default: nothing is said.
+	Pattern pattern
+	// Dedup configures Pattern dedup.
+	Dedup dedupConfig
+	// Create makes the directories, topics and subscriptions of queue:// endpoints, and the table
+	// of a dynamodb:// store, where they are missing, and leaves existing ones alone. Default:
+	// false, a missing one is an error.
 	Create bool
 	// Lines says how lines are read. Only with From file:// and -.
 	Lines file.SourceOptions
@@ -59,6 +68,7 @@ type pipelineConfig struct {
 
 	from     endpoint
 	to, dead *endpoint // nil = not set
+	store    storeURL  // of pattern dedup
 
 	line  int            // where it begins
 	lines map[string]int // where each word stands, such as "backoff.cap"
@@ -150,6 +160,9 @@ func specials() map[reflect.Type]special {
 			}},
 		reflect.TypeFor[deliver.Guarantee](): wordsOf(deliver.AtLeastOnce, deliver.AtMostOnce,
 			deliver.ExactlyOnce),
+		reflect.TypeFor[pattern]():       wordsOf(patterns()...),
+		reflect.TypeFor[dedupBy]():       wordsOf(byID, byBody),
+		reflect.TypeFor[dedupSum]():      wordsOf(sumBody, sumNone),
 		reflect.TypeFor[queue.OnDead]():  wordsOf(queue.Skip, queue.Hold),
 		reflect.TypeFor[file.Format]():   wordsOf(file.Body, file.JSON),
 		reflect.TypeFor[file.OnBad]():    wordsOf(file.StopAtBad, file.SkipBad),

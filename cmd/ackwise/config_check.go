@@ -33,6 +33,9 @@ func (c *config) check(d *configReader) {
 		if p.Name != "" {
 			once(names, p.Name, p.at("name"), fmt.Sprintf("the name %q", p.Name))
 		}
+		if !bad && p.Pattern == patternDedup && !p.store.is("memory:") {
+			once(places, p.store.key(), p.atDedup("store"), "the dedup store "+p.store.key())
+		}
 		switch {
 		case bad:
 		case p.from.is("-"):
@@ -87,6 +90,9 @@ func (p *pipelineConfig) check(d *configReader) {
 	p.checkSections(d)
 	if len(d.faults) == before {
 		p.checkLoop(d)
+	}
+	if len(d.faults) == before {
+		p.checkPattern(d)
 	}
 }
 
@@ -168,8 +174,12 @@ func (p *pipelineConfig) checkSections(d *configReader) {
 		{"topic", (queueAt(&p.from) || queueAt(p.to)) && p.Create,
 			"it is for queue:// with create: true"},
 		{"receiver", queueAt(&p.from), "from is not queue://"},
-		{"create", queueAt(&p.from) || queueAt(p.to) || queueAt(p.dead), "nothing is queue://"},
+		{"create", queueAt(&p.from) || queueAt(p.to) || queueAt(p.dead) ||
+			strings.HasPrefix(p.Dedup.Store, "queue://") ||
+			strings.HasPrefix(p.Dedup.Store, "dynamodb://"), "nothing is queue://"},
 		{"batch_size", p.to != nil, "only to takes several messages at once"},
+		{"dedup", p.Pattern == patternDedup, "pattern is not dedup"},
+		{"dedup.sum", p.Dedup.By != byBody, "with by: body two bodies never differ"},
 	} {
 		if p.has(s.word) && !s.used {
 			d.fault(p.at(s.word), "%s has no effect: %s", s.word, s.why)

@@ -31,7 +31,10 @@ func pipelineOf(more ...string) string {
 // faulty is a file, and all that is said of it.
 type faulty struct{ name, text, want string }
 
-func faults() []faulty { return slices.Concat(faultsOfForm(), faultsOfPipelines()) }
+func faults() []faulty {
+	return slices.Concat(faultsOfForm(), faultsOfPipelines(), faultsOfPatterns(),
+		faultsOfStores())
+}
 
 const (
 	lineSource = "from: file://in"
@@ -167,6 +170,9 @@ func TestConfigFaults(t *testing.T) {
 			if err == nil || err.Error() != want {
 				t.Errorf("got\n%v\nwant\n%s", err, want)
 			}
+			if strings.Contains(fmt.Sprint(err), "hush") {
+				t.Errorf("a password is shown: %v", err)
+			}
 		})
 	}
 }
@@ -191,6 +197,12 @@ func sampleOf(t *testing.T, f field) (text string, want any) {
 		return "now", queue.Start{Now: true}
 	case reflect.TypeFor[deliver.Guarantee]():
 		return "at-most-once", deliver.AtMostOnce
+	case reflect.TypeFor[pattern]():
+		return "upsert", patternUpsert
+	case reflect.TypeFor[dedupBy]():
+		return "body", byBody
+	case reflect.TypeFor[dedupSum]():
+		return "none", sumNone
 	case reflect.TypeFor[queue.OnDead]():
 		return "hold", queue.Hold
 	case reflect.TypeFor[file.Format]():
@@ -256,7 +268,7 @@ func TestConfigReachesEveryField(t *testing.T) {
 		reflect.TypeFor[deliver.RetryBudget](), reflect.TypeFor[deliver.Breaker](),
 		reflect.TypeFor[file.SourceOptions](), reflect.TypeFor[file.SinkOptions](),
 		reflect.TypeFor[queue.TopicOptions](), reflect.TypeFor[queue.SubscriptionOptions](),
-		reflect.TypeFor[queue.ReceiverOptions]()} {
+		reflect.TypeFor[queue.ReceiverOptions](), reflect.TypeFor[dedupConfig]()} {
 		if !structs[typ] {
 			t.Errorf("%s is not reached", typ)
 		}
@@ -349,6 +361,12 @@ file and says what would run.
 **Order.** ` + "`to`" + ` publishes what is ready in one batch after the other, so that all messages keep their order as long as
 none fails; each key keeps it always. With ` + "`exec`" + ` and ` + "`pipe`" + `, and a higher ` + "`concurrency`" + `, only keys keep theirs. The default of
 ` + "`concurrency`" + ` is 1 with ` + "`to`" + `, the number of CPUs with ` + "`exec`" + ` and 16 with ` + "`pipe`" + `.
+
+**Patterns.** A message may be delivered more than once, and its effect has to bear that. ` + "`pattern`" + ` says how:
+` + "`dedup`" + ` is carried out here, by claiming each message in a store before its handler is called; the other words say what the
+handler does itself. A conflict (the same ID with another body) becomes a dead letter; a store that is down or full lets
+messages wait, with backoff. ` + "`ackwise lint FILE.yaml`" + ` finds pipelines that say nothing and advises. Which pattern fits which
+effect: [guides/choose-a-pattern.md](guides/choose-a-pattern.md).
 
 **Lines.** The ID of a line is the file's absolute path and the line's offset, unless ` + "`id_field`" + ` names a field.
 A queue does not take the same ID twice within its window, so a file that is read again soon (its position file was

@@ -10,6 +10,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/ackwise/ackwise"
+	"github.com/ackwise/ackwise/internal/bench"
 	"github.com/ackwise/ackwise/internal/demo"
 )
 
@@ -42,6 +43,14 @@ func demoReport() *demo.Report {
 				Miles: 26998936, Repeated: 118},
 			{Guarantee: "exactly-once", Pattern: "transaction", Delivered: 27266,
 				Duplicates: 262, Miles: 26859611, Exact: true}},
+		Shuffled: []demo.ShuffledReport{
+			{Delivered: 27040, OutOfOrder: 23701, Wrong: 2172, Kills: 3},
+			{Resequencer: true, Exact: true, Delivered: 27040, Kills: 3}},
+		Cost: []bench.Guarantee{
+			{Guarantee: "at-least-once", Pattern: "none", PerSecond: 20100, Relative: 1, P99: 8.126,
+				P99Relative: 1},
+			{Guarantee: "exactly-once", Pattern: "transaction", PerSecond: 15825, Relative: 0.787,
+				P99: 7.6, P99Relative: 0.935}},
 		Causes: map[ackwise.Cause]int64{ackwise.CauseFirst: 108016, ackwise.CauseRebalanced: 572},
 		Order:  demo.Order{Keys: 3148},
 		Ledger: demo.Ledger{Accepted: 108016, Acked: 108016, Balanced: true}}
@@ -57,6 +66,10 @@ func TestDemoTable(t *testing.T) {
 		"exactly-once   transaction     27,266         262     0              0  26,859,611        0  exact",
 		"consumers killed at work                13      605",
 		"rebalanced            rebalanced      572",
+		"no              27,040        23,701     0               2,172  wrong",
+		"yes             27,040             0     0                   0  exact",
+		"exactly-once   transaction      15,825      0.79  7.6 ms      0.94",
+		"The engine's books over the 3 runs",
 		"3,148 aircraft, 0 violations", "13 kills", "lost 21 flights", "118 effects"} {
 		if !strings.Contains(text, want) {
 			t.Errorf("%q is missing in\n%s", want, text)
@@ -106,7 +119,8 @@ func TestDemoFromTheShell(t *testing.T) {
 	if err := json.Unmarshal([]byte(text), &r); err != nil {
 		t.Fatal(err)
 	}
-	if r.Seed != 5 || r.Events != 27004 || r.Kills < 10 || len(r.Runs) != 4 {
+	if r.Seed != 5 || r.Events != 27004 || r.Kills < 10 || len(r.Runs) != 7 ||
+		len(r.Shuffled) != 2 || len(r.Cost) != 4 {
 		t.Errorf("got %s", text)
 	}
 	must(t, "", "audit", "--dir", dir)

@@ -37,9 +37,11 @@ type commands struct {
 	Dead    deadCmd    `cmd:"" help:"Dead letters: list, show, group, drop, export."`
 	Redrive redriveCmd `cmd:"" help:"Bring dead letters back to their subscription."`
 	Keys    keysCmd    `cmd:"" help:"Keys that are parked behind a dead letter: list, release, skip."`
+	Lint    lintCmd    `cmd:"" help:"Check a file of pipelines, and advise on patterns. Exit code 3 on a finding."`
 	Audit   auditCmd   `cmd:"" help:"Show the books of every subscription. Exit code 3 where they do not balance."`
 	Verify  verifyCmd  `cmd:"" help:"Recompute the state from the log and compare. Exit code 3 on a finding."`
-	Bench   benchCmd   `cmd:"" help:"Measure publish, receive + ack and latency beside a bare log of the same bytes."`
+	Migrate migrateCmd `cmd:"" help:"Make or update ackwise's tables in a Postgres database."`
+	Bench   benchCmd   `cmd:"" help:"Measure the engine beside a bare log of the same bytes, dedup stores, and what guarantees cost."`
 	Demo    demoCmd    `cmd:"" help:"Show the three guarantees on real input while consumers are killed, with measured figures."`
 	Version versionCmd `cmd:"" help:"Show the version."`
 }
@@ -105,8 +107,8 @@ func (a *app) run(args []string) (code int) {
 }
 
 // nameEnv lets every flag be given by the environment: --dir as ACKWISE_DIR, the others with their
-// command's name, such as ACKWISE_CONSUME_LEASE. (ACKWISE_KEY and the like are what a handler
-// process is told about its message.)
+// command's name, such as ACKWISE_CONSUME_LEASE, where a command that may be left out may be left
+// out too. (ACKWISE_KEY and the like are what a handler process is told about its message.)
 func nameEnv(k *kong.Kong) error {
 	return kong.Visit(k.Model, func(node kong.Visitable, next kong.Next) error {
 		n, ok := node.(*kong.Node)
@@ -117,12 +119,17 @@ func nameEnv(k *kong.Kong) error {
 			if f.Name == "help" {
 				continue
 			}
-			name := "ackwise " + f.Name
-			if f.Name != "dir" {
-				name = n.FullPath() + " " + f.Name
+			names := []string{n.FullPath() + " " + f.Name}
+			switch {
+			case f.Name == "dir":
+				names = []string{"ackwise dir"}
+			case n.Parent != nil && n.Parent.DefaultCmd == n:
+				names = append(names, n.Parent.FullPath()+" "+f.Name)
 			}
-			name = strings.ToUpper(strings.NewReplacer(" ", "_", "-", "_").Replace(name))
-			f.Envs, f.Tag.Envs = []string{name}, []string{name}
+			for i, name := range names {
+				names[i] = strings.ToUpper(strings.NewReplacer(" ", "_", "-", "_").Replace(name))
+			}
+			f.Envs, f.Tag.Envs = names, names
 		}
 		return next(nil)
 	})

@@ -52,9 +52,9 @@ func (c *config) describe(a *app) error {
 		case dead == "":
 			dead = "none"
 		}
-		if _, err := fmt.Fprintf(a.out, "%s: %s -> %s (%s, concurrency %d, dead letters: %s)\n",
+		if _, err := fmt.Fprintf(a.out, "%s: %s -> %s (%s, concurrency %d, dead letters: %s%s)\n",
 			p.Name, p.From, printable(target), p.Guarantee, p.loopOptions().Concurrency,
-			dead); err != nil {
+			dead, p.says()); err != nil {
 			return fmt.Errorf("write standard output: %w", err)
 		}
 	}
@@ -106,9 +106,13 @@ func (r *runner) open(c *config) error {
 				r.create[e.dir] = r.create[e.dir] || p.Create
 			}
 		}
+		if dir := p.store.dir; dir != "" {
+			r.create[dir] = r.create[dir] || p.Create
+		}
 		r.flows = append(r.flows, &flow{cfg: p, r: r})
 	}
-	for _, step := range []func(*flow) error{(*flow).openSinks, (*flow).openSource} {
+	for _, step := range []func(*flow) error{(*flow).openSinks, (*flow).openStore,
+		(*flow).openSource} {
 		for _, f := range r.flows {
 			if err := step(f); err != nil {
 				return f.named(err)

@@ -10,6 +10,7 @@ import (
 	"github.com/ackwise/ackwise"
 	"github.com/ackwise/ackwise/adapters/file"
 	"github.com/ackwise/ackwise/deliver"
+	"github.com/ackwise/ackwise/idempotency"
 	"github.com/ackwise/ackwise/internal/process"
 	"github.com/ackwise/ackwise/relay"
 )
@@ -24,6 +25,7 @@ type flow struct {
 	done chan struct{} // closed when it has ended
 
 	deadLetters deliver.DeadLetters
+	store       idempotency.Store // of pattern dedup, else nil
 	exec        *process.ExecHandler
 	pipe        *process.PipeHandler
 	cancel      context.CancelCauseFunc
@@ -60,6 +62,24 @@ func (f *flow) openSource() (err error) {
 		return err
 	}
 	f.r.order = append(f.r.order, f.in.source.Close)
+	return nil
+}
+
+// openStore opens what pattern dedup remembers in.
+func (f *flow) openStore() (err error) {
+	if f.cfg.Pattern != patternDedup {
+		return nil
+	}
+	u, o := f.cfg.store, f.cfg.storeOptions()
+	o.directory = f.r.directory
+	if f.store, err = openStore(f.r.a.ctx, u, o); err != nil {
+		if _, ok := errors.AsType[*ackwise.HintError](err); ok {
+			return err
+		}
+		return &ackwise.HintError{Err: err,
+			Hint: "Nothing was handled: without its store no message can be told from its repeat."}
+	}
+	f.r.order = append(f.r.order, f.store.Close)
 	return nil
 }
 
@@ -186,11 +206,23 @@ func (f *flow) deliver(ctx context.Context) error {
 	if f.cfg.To != "" {
 		h := relay.BatchHandler(f.out.sink, relay.Options{Topic: f.out.topic,
 			Closed: func(err error) { f.cancel(err) }})
+		if f.store != nil {
+			var err error
+			if h, err = idempotency.DedupBatch(ctx, f.store, h, f.cfg.dedupOptions(f.r.log)); err != nil {
+				return err
+			}
+		}
 		return deliver.RunBatch(ctx, f.in.source, h, f.options())
 	}
 	var h ackwise.Handler = f.exec
 	if f.pipe != nil {
 		h = f.pipe
+	}
+	if f.store != nil {
+		var err error
+		if h, err = idempotency.Dedup(ctx, f.store, h, f.cfg.dedupOptions(f.r.log)); err != nil {
+			return err
+		}
 	}
 	if f.in.wrap != nil {
 		h = f.in.wrap(h)

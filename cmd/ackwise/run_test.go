@@ -419,6 +419,19 @@ func TestRunIntoAClosedPipe(t *testing.T) {
 }
 
 // TestExamples runs each example as it is.
+func runOnce(t *testing.T, dir string, c *exec.Cmd) {
+	c.Args = append(c.Args, "--until-empty")
+	c.Stdin = strings.NewReader(strings.Repeat(`{"id":1}`+"\n"+`{"id":2}`+"\n", 3) +
+		`{"id":1,"other":true}` + "\n")
+	finish(t, c).want(t, 4, "1 dead letter made")
+	sent := lines(content(filepath.Join(dir, "mails.txt")))
+	slices.Sort(sent)
+	equal(t, "mails", sent[1:], []string{`{"id":2}`})
+	if !strings.HasPrefix(sent[0], `{"id":1`) {
+		t.Errorf("the mails are %q", sent)
+	}
+}
+
 func TestExamples(t *testing.T) {
 	const examples = "../../examples/pipelines"
 	for name, test := range map[string]func(t *testing.T, dir string, c *exec.Cmd){
@@ -464,6 +477,7 @@ func TestExamples(t *testing.T) {
 				t.Errorf("the dead letters: %s", d)
 			}
 		},
+		"once.yaml": runOnce,
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()
@@ -477,7 +491,7 @@ func TestExamples(t *testing.T) {
 		})
 	}
 	files, err := filepath.Glob(examples + "/*")
-	if err != nil || len(files) != 3 {
+	if err != nil || len(files) != 4 {
 		t.Errorf("there are the examples %q, %v: each has a test here", files, err)
 	}
 }

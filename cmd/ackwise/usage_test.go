@@ -50,6 +50,11 @@ func TestUsage(t *testing.T) {
 		{"dead show --dir d t/s", "<id>"},
 		{"keys release --dir d t/s", "<key>"},
 		{"audit --dir d extra", "unexpected argument"},
+		{"lint", "<file>"},
+		{"lint a.yaml b.yaml", "unexpected argument"},
+		{"lint --jsn a.yaml", `did you mean "--json"`},
+		{"lnit a.yaml", `did you mean "lint"`},
+		{"bench dedup --stor x", `did you mean "--store"`},
 	} {
 		r := run(t, "", strings.Fields(c.args)...)
 		if r.code != 2 || !strings.Contains(r.err, c.fault) ||
@@ -63,7 +68,9 @@ func TestUsage(t *testing.T) {
 }
 
 func TestHelpAndVersion(t *testing.T) {
-	for _, args := range [][]string{nil, {"--help"}, {"consume", "--help"}, {"dead", "--help"}} {
+	for _, args := range [][]string{nil, {"--help"}, {"consume", "--help"}, {"dead", "--help"},
+		{"lint", "--help"}, {"bench", "--help"}, {"bench", "engine", "--help"},
+		{"bench", "dedup", "--help"}, {"bench", "guarantees", "--help"}} {
 		if out := must(t, "", args...); !strings.HasPrefix(out, "Usage: ackwise") {
 			t.Errorf("%q prints %s", args, out)
 		}

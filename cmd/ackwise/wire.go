@@ -2,11 +2,25 @@ package main
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"log/slog"
+	"time"
 
+	"github.com/aws/aws-sdk-go-v2/aws"
+	awsconfig "github.com/aws/aws-sdk-go-v2/config"
+	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
+	"github.com/redis/go-redis/v9"
+
+	"github.com/ackwise/ackwise/adapters/aws/ddbstore"
+	"github.com/ackwise/ackwise/adapters/postgres/pgstore"
+	"github.com/ackwise/ackwise/adapters/redis/redisstore"
 	"github.com/ackwise/ackwise/client"
+	"github.com/ackwise/ackwise/idempotency"
+	"github.com/ackwise/ackwise/idempotency/memstore"
 	"github.com/ackwise/ackwise/internal/process"
 	"github.com/ackwise/ackwise/queue"
+	"github.com/ackwise/ackwise/queue/queuestore"
 	"github.com/ackwise/ackwise/server"
 )
 
@@ -31,6 +45,111 @@ func (d *directory) session(ctx context.Context, p pipeline, o queue.ReceiverOpt
 		return nil, err
 	}
 	return r, nil
+}
+
+// storePatience is how long a server may take to answer at the start.
+const storePatience = 15 * time.Second
+
+// openStore opens a dedup store, or says why it cannot be reached.
+func openStore(ctx context.Context, u storeURL, o storeOptions) (idempotency.Store, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, storePatience,
+		fmt.Errorf("it did not answer within %s", storePatience))
+	defer cancel()
+	s, err := u.scheme.open(ctx, u, o)
+	if err != nil {
+		return nil, fmt.Errorf("open the dedup store %s: %w", u.key(), err)
+	}
+	return s, nil
+}
+
+// openedStore is a store with the client that was opened for it.
+type openedStore struct {
+	idempotency.Store
+	end func() error
+}
+
+// Close closes both.
+func (s openedStore) Close() error { return joinClose(s.Store.Close(), s.end) }
+
+// opened joins a store with its client, which is closed where there is no store.
+func opened[S idempotency.Store](s S, err error, end func() error) (idempotency.Store, error) {
+	if err != nil {
+		return nil, joinClose(err, end)
+	}
+	return openedStore{s, end}, nil
+}
+
+// joinClose closes what is not needed any more.
+func joinClose(err error, closers ...func() error) error {
+	for _, end := range closers {
+		err = errors.Join(err, end())
+	}
+	return err
+}
+
+func openMemoryStore(_ context.Context, u storeURL, o storeOptions) (idempotency.Store, error) {
+	return memstore.Open(memstore.Options{Name: u.name, Window: o.window,
+		MaxKeys: o.maxKeys})
+}
+
+func openQueueStore(ctx context.Context, u storeURL, o storeOptions) (idempotency.Store, error) {
+	d, err := o.directory(u.dir)
+	if err != nil {
+		return nil, err
+	}
+	return queuestore.Open(ctx, d.Client, u.name, queuestore.Options{Window: o.window,
+		MaxKeys: o.maxKeys})
+}
+
+func openPostgresStore(ctx context.Context, u storeURL, o storeOptions) (idempotency.Store, error) {
+	return pgstore.OpenURL(ctx, u.server, pgstore.Options{Name: u.name, Window: o.window,
+		MaxKeys: o.maxKeys})
+}
+
+func openRedisStore(ctx context.Context, u storeURL, o storeOptions) (idempotency.Store, error) {
+	c, err := redisClient(u)
+	if err != nil {
+		return nil, err
+	}
+	s, err := redisstore.Open(ctx, c, redisstore.Options{Name: u.name, Window: o.window,
+		MaxKeys: o.maxKeys})
+	return opened(s, err, c.Close)
+}
+
+func redisClient(u storeURL) (*redis.Client, error) {
+	o, err := redis.ParseURL(u.server)
+	if err != nil {
+		return nil, errors.New("the URL has a part that Redis does not know")
+	}
+	o.ContextTimeoutEnabled = true
+	return redis.NewClient(o), nil
+}
+
+func openDynamoStore(ctx context.Context, u storeURL, o storeOptions) (idempotency.Store, error) {
+	c, err := dynamoClient(ctx, u)
+	if err != nil {
+		return nil, err
+	}
+	if o.create {
+		if err := ddbstore.CreateTable(ctx, c, u.table); err != nil {
+			return nil, err
+		}
+	}
+	s, err := ddbstore.Open(ctx, c, ddbstore.Options{Table: u.table, Name: u.name,
+		Window: o.window, MaxKeys: o.maxKeys})
+	return opened(s, err, func() error { return nil })
+}
+
+func dynamoClient(ctx context.Context, u storeURL) (*dynamodb.Client, error) {
+	c, err := awsconfig.LoadDefaultConfig(ctx, awsconfig.WithRegion(u.region))
+	if err != nil {
+		return nil, fmt.Errorf("read the configuration of AWS: %w", err)
+	}
+	return dynamodb.NewFromConfig(c, func(o *dynamodb.Options) {
+		if u.endpoint != "" {
+			o.BaseEndpoint = aws.String(u.endpoint)
+		}
+	}), nil
 }
 
 // logger writes warnings for a person to read.

@@ -19,6 +19,7 @@ const (
 	KindBacklog   Kind = "backlog"   // messages that wait for a consumer; they are drained at the end
 	KindScheduled Kind = "scheduled" // messages that are due in a day
 	KindIDs       Kind = "ids"       // IDs that dedup remembers, of messages that are acked already
+	KindKeys      Kind = "keys"      // keys that a dedup store remembers as done; no messages
 )
 
 // BacklogOptions configure RunBacklog.
@@ -56,7 +57,8 @@ func (o *BacklogOptions) fill() error {
 		inRange("Size", int64(o.Size), numberBytes, 1<<20),
 		inRange("Keys", int64(o.Keys), 1, 100_000_000),
 		inRange("Patience", int64(o.Patience), int64(time.Second), int64(time.Hour))}
-	if o.Kind != KindBacklog && o.Kind != KindScheduled && o.Kind != KindIDs {
+	if o.Kind != KindBacklog && o.Kind != KindScheduled && o.Kind != KindIDs &&
+		o.Kind != KindKeys {
 		errs = append(errs, &ackwise.InvalidError{Field: "Kind", Value: string(o.Kind)})
 	}
 	if len(o.Child) == 0 {
@@ -88,7 +90,11 @@ type Backlog struct {
 	Released       int64                   `json:"released"`             // behind a nacked one of their key
 	HandOuts       map[ackwise.Cause]int64 `json:"hand_outs,omitempty"`  // by cause
 	Delayed        int64                   `json:"delayed,omitempty"`    // scheduled ones still there at the end
-	Suppressed     int64                   `json:"suppressed,omitempty"` // IDs published again and known
+	Suppressed     int64                   `json:"suppressed,omitempty"` // IDs or keys asked for again and known
+	// Of KindKeys: how many keys went with their expired buckets, and the longest that a call to the
+	// same store took meanwhile.
+	Dropped     int64   `json:"dropped_keys,omitempty"`
+	DropSeconds float64 `json:"drop_s,omitempty"`
 }
 
 // RunBacklog fills a store in a child process, kills that with SIGKILL, opens the store in another
@@ -185,6 +191,8 @@ func (b *backlogRun) reopen(ctx context.Context) error {
 	r.DrainPerSecond, r.Received = math.Round(drained.PerSecond), r.Received+drained.Received
 	r.Nacked, r.Released, r.HandOuts = drained.Nacked, drained.Released, drained.HandOuts
 	r.Delayed, r.Suppressed = drained.Delayed, drained.Suppressed
+	r.Dropped = drained.Dropped
+	r.DropSeconds = math.Round(drained.DropSecs*1e6) / 1e6
 	return c.end()
 }
 
@@ -211,6 +219,9 @@ func (b *backlogRun) judge() error {
 	case KindIDs:
 		want("IDs received", r.Received, n)
 		want("IDs known after the kill", r.Suppressed, min(n, knownSample))
+	case KindKeys:
+		want("keys known after the kill", r.Suppressed, min(n, knownSample))
+		want("keys dropped", r.Dropped, min(n, dropSample))
 	}
 	return errors.Join(errs...)
 }

@@ -106,7 +106,7 @@ func TestIDsAreKnownAfterAKill(t *testing.T) {
 func TestBacklogIsJudged(t *testing.T) {
 	whole := func() *Backlog {
 		return &Backlog{Sent: 1000, Received: 1000, Nacked: 10, Released: 2, Delayed: 1000,
-			Suppressed: 1000, HandOuts: map[ackwise.Cause]int64{ackwise.CauseFirst: 1000,
+			Suppressed: 1000, Dropped: 1000, HandOuts: map[ackwise.Cause]int64{ackwise.CauseFirst: 1000,
 				ackwise.CauseFailed: 10, ackwise.CauseReleased: 2}}
 	}
 	for _, c := range []struct {
@@ -117,6 +117,9 @@ func TestBacklogIsJudged(t *testing.T) {
 		{KindBacklog, func(*Backlog) {}, ""},
 		{KindScheduled, func(*Backlog) {}, ""},
 		{KindIDs, func(*Backlog) {}, ""},
+		{KindKeys, func(*Backlog) {}, ""},
+		{KindKeys, func(r *Backlog) { r.Suppressed-- }, "keys known"},
+		{KindKeys, func(r *Backlog) { r.Dropped-- }, "keys dropped"},
 		{KindBacklog, func(r *Backlog) { r.Sent-- }, "IDs sent: 999"},
 		{KindBacklog, func(r *Backlog) { r.Received-- }, "IDs received: 999"},
 		{KindBacklog, func(r *Backlog) { r.Nacked-- }, "messages nacked"},

@@ -47,6 +47,8 @@ type said struct {
 	HandOuts   map[ackwise.Cause]int64 `json:"hand_outs,omitempty"`
 	Delayed    int64                   `json:"delayed,omitempty"`
 	Suppressed int64                   `json:"suppressed,omitempty"`
+	Dropped    int64                   `json:"dropped,omitempty"`
+	DropSecs   float64                 `json:"drop_s,omitempty"`
 }
 
 const (
@@ -77,9 +79,14 @@ func Child(ctx context.Context, in io.Reader, out io.Writer) error {
 	if c.store, err = queue.Open(c.Dir, queue.Options{}); err != nil {
 		return fmt.Errorf("open the store: %w", err)
 	}
-	if c.Phase == phaseFill {
+	switch {
+	case c.Kind == KindKeys && c.Phase == phaseFill:
+		err = c.fillKeys(ctx)
+	case c.Kind == KindKeys:
+		err = c.askKeys(ctx)
+	case c.Phase == phaseFill:
 		err = c.fill(ctx)
-	} else {
+	default:
 		err = c.drain(ctx)
 	}
 	return errors.Join(err, c.store.Close())

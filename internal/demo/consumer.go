@@ -9,6 +9,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"os"
+	"runtime/debug"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -17,7 +18,9 @@ import (
 	"github.com/ackwise/ackwise"
 	"github.com/ackwise/ackwise/client"
 	"github.com/ackwise/ackwise/deliver"
+	"github.com/ackwise/ackwise/idempotency"
 	"github.com/ackwise/ackwise/queue"
+	"github.com/ackwise/ackwise/queue/queuestore"
 )
 
 // consumerVar makes a process a consumer; its value is what it is to do.
@@ -57,6 +60,8 @@ func Consumer() (code int, is bool) {
 	if !is {
 		return 0, false
 	}
+	// It lives for seconds and holds little: most of its collections would be of nothing.
+	debug.SetGCPercent(400)
 	var a assignment
 	err := json.Unmarshal([]byte(text), &a)
 	if err == nil {
@@ -107,7 +112,7 @@ func (a *assignment) consume(ctx context.Context, t *trace, orders <-chan string
 	for _, id := range a.Fails {
 		w.fails[id] = true
 	}
-	handler, err := a.handler(w)
+	handler, err := a.handler(ctx, w, c)
 	if err != nil {
 		return errors.Join(err, c.Close())
 	}
@@ -138,18 +143,27 @@ func (a *assignment) options() deliver.Options {
 }
 
 // handler makes the handler of the assignment's pattern.
-func (a *assignment) handler(w *work) (ackwise.Handler, error) {
+func (a *assignment) handler(ctx context.Context, w *work, c *client.Client) (ackwise.Handler,
+	error) {
 	switch a.Pattern {
-	case patternNone:
+	case patternNone, patternArrival:
 		w.effect = w.increment
 	case patternDedup:
 		applied, err := openSeen(a.Applied)
 		if err != nil {
 			return nil, err
 		}
-		w.effect = func(_ context.Context, d *ackwise.Delivery) error {
-			return w.incrementOnce(applied, d)
+		h, err := w.deduplicated(ctx, applied, c, a.Topic)
+		if err != nil {
+			return nil, err
 		}
+		w.effect = h.Handle
+	case patternWrite, patternUpsert, patternCompare:
+		t, err := queuestore.OpenTable(c, a.Pattern)
+		if err != nil {
+			return nil, err
+		}
+		w.effect = w.onTable(a.Pattern, t)
 	case patternTransaction:
 		inner := queue.Transact(transact)
 		w.effect = inner.Handle
@@ -221,17 +235,50 @@ func (w *work) increment(_ context.Context, d *ackwise.Delivery) error {
 	return w.trace.write(markEffect, d.ID, strconv.FormatInt(miles, 10))
 }
 
-func (w *work) incrementOnce(applied *seen, d *ackwise.Delivery) error {
-	miles, err := milesOf(d)
+// deduplicated is an increment that idempotency.Dedup calls once for each message, with the claims
+// and the marks in the engine.
+//
+// Its effect is outside of the engine, so that Dedup alone leaves a gap: where a consumer is killed
+// between its increment and the completion of its claim, the engine cannot know whether the effect
+// was made. Whoever takes such a claim over is told so, and only then the file is asked: each line
+// of it names its message. So no repeat but that of a takeover depends on the file, and the sum is
+// exact through all of them.
+func (w *work) deduplicated(ctx context.Context, applied *seen, c queuestore.Engine, name string) (
+	ackwise.Handler, error) {
+	ids, err := queuestore.Open(ctx, c, name, queuestore.Options{Window: dedupWindow})
 	if err != nil {
+		return nil, err
+	}
+	increment := ackwise.HandlerFunc(func(ctx context.Context, d *ackwise.Delivery) error {
+		miles, err := milesOf(d)
+		if err != nil {
+			return err
+		}
+		takeover := false
+		for _, claim := range idempotency.FromContext(ctx) {
+			takeover = takeover || claim.Takeover
+		}
+		first, err := applied.apply(d.DedupKey(), miles, takeover)
+		if err == nil && !first {
+			err = w.trace.write(markRepeat, d.ID, "-")
+		}
 		return err
-	}
-	first, err := applied.apply(d.DedupKey(), miles)
-	if err == nil && !first {
-		err = w.trace.write(markRepeat, d.ID, "-")
-	}
-	return err
+	})
+	return idempotency.Dedup(ctx, ids, increment, idempotency.Options{Again: dedupWindow,
+		Lease: claimLease, BusyDelay: lease / 4, Observe: func(e ackwise.Event) {
+			if e.Kind == "duplicate" {
+				_ = w.trace.write(markRepeat, e.ID, "-") // as the handler's own marks
+			}
+		}})
 }
+
+const (
+	// dedupWindow is longer than any demo.
+	dedupWindow = time.Hour
+	// claimLease is how long a claim outlives its consumer: longer than a busy machine is likely to
+	// keep a living one from extending it.
+	claimLease = time.Second
+)
 
 // leave closes the session while handlers are at work: what they hold is handed out again.
 func (w *work) leave(ctx context.Context, name string, src *source) error {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"os/exec"
@@ -18,6 +19,7 @@ import (
 	"time"
 
 	"github.com/ackwise/ackwise"
+	"github.com/ackwise/ackwise/internal/bench"
 	"github.com/ackwise/ackwise/queue"
 )
 
@@ -35,12 +37,15 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
+// smallEvents is how many flights small runs.
+const smallEvents = 1500
+
 // small runs a demo of few flights.
 func small(t *testing.T, seed uint64, dir string) *Report {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
-	r, err := Run(ctx, Options{Seed: seed, Dir: dir, events: 3000})
+	r, err := Run(ctx, Options{Seed: seed, Dir: dir, events: smallEvents})
 	if err != nil {
 		t.Fatalf("seed %d: %v", seed, err)
 	}
@@ -51,7 +56,7 @@ func small(t *testing.T, seed uint64, dir string) *Report {
 }
 
 func TestAnotherSeedMakesOtherCountsAndTheSameSums(t *testing.T) {
-	flights, err := readFlights(3000)
+	flights, err := Flights(smallEvents)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -62,7 +67,7 @@ func TestAnotherSeedMakesOtherCountsAndTheSameSums(t *testing.T) {
 			Type, Key string
 			Miles     int64
 		}
-		if err := json.Unmarshal(f.body, &line); err != nil {
+		if err := json.Unmarshal(f.Body, &line); err != nil {
 			t.Fatal(err)
 		}
 		if line.Type == "departed" {
@@ -73,30 +78,88 @@ func TestAnotherSeedMakesOtherCountsAndTheSameSums(t *testing.T) {
 		}
 	}
 	dir := filepath.Join(t.TempDir(), "kept")
-	a, b := small(t, 1, ""), small(t, 2, dir)
-	for _, r := range []*Report{a, b} {
-		if r.Events != 3000 || r.TruthMiles != truth || len(r.Runs) != 4 ||
-			r.Order.Keys != len(aircraft) {
-			t.Fatalf("seed %d: %+v, want %d miles, %d aircraft", r.Seed, r, truth, len(aircraft))
+	var reports [2]*Report
+	t.Run("run", func(t *testing.T) { // both at a time: most of a run is waiting
+		for i, dir := range []string{"", dir} {
+			t.Run(fmt.Sprintf("seed %d", i+1), func(t *testing.T) {
+				t.Parallel()
+				reports[i] = small(t, uint64(i+1), dir)
+			})
 		}
-		for i := range r.Runs {
-			if n := &r.Runs[i]; n.Exact != (i >= 2) || n.Exact != (n.Miles == truth) {
-				t.Errorf("seed %d: %+v, the truth is %d miles", r.Seed, n, truth)
-			}
-		}
-		for name, n := range map[string]int64{"kills": r.Injected.Kills - minAllKills + 1,
-			"acks": r.Injected.AcksLost, "produced": r.Injected.ProducedAgain,
-			"requeued": r.Injected.Requeued, "rebalanced": r.Injected.Rebalanced} {
-			if n <= 0 {
-				t.Errorf("seed %d: too few %s: %+v", r.Seed, name, r.Injected)
-			}
-		}
+	})
+	a, b := reports[0], reports[1]
+	if a == nil || b == nil {
+		return // said already
 	}
-	if a.Injected == b.Injected || a.Runs[1].Miles == b.Runs[1].Miles {
+	for _, r := range []*Report{a, b} {
+		if r.Order.Keys != len(aircraft) {
+			t.Errorf("seed %d: %d aircraft, want %d", r.Seed, r.Order.Keys, len(aircraft))
+		}
+		checkRuns(t, r, truth)
+		checkShuffled(t, r.Shuffled)
+		checkCost(t, r.Cost)
+	}
+	if a.Injected == b.Injected || a.Runs[1].Miles == b.Runs[1].Miles ||
+		a.Shuffled[0].OutOfOrder == b.Shuffled[0].OutOfOrder {
 		t.Errorf("two seeds made the same counts: %+v, %+v", a, b)
 	}
 	checkJSON(t, a)
 	checkKept(t, dir, b)
+}
+
+// checkRuns wants every run but the first two to come to the truth, and each kind of fault.
+func checkRuns(t *testing.T, r *Report, truth int64) {
+	t.Helper()
+	if r.Events != smallEvents || r.TruthMiles != truth || len(r.Runs) != 7 {
+		t.Fatalf("seed %d: %+v, want %d miles", r.Seed, r, truth)
+	}
+	for i := range r.Runs {
+		if n := &r.Runs[i]; n.Exact != (i >= 2) || n.Exact != (n.Miles == truth) {
+			t.Errorf("seed %d: %+v, the truth is %d miles", r.Seed, n, truth)
+		}
+	}
+	for name, n := range map[string]int64{"kills": r.Injected.Kills - minAllKills + 1,
+		"acks": r.Injected.AcksLost, "produced": r.Injected.ProducedAgain,
+		"requeued": r.Injected.Requeued, "rebalanced": r.Injected.Rebalanced} {
+		if n <= 0 {
+			t.Errorf("seed %d: too few %s: %+v", r.Seed, name, r.Injected)
+		}
+	}
+}
+
+// checkShuffled wants the first run wrong and the second one right, through kills.
+func checkShuffled(t *testing.T, runs []ShuffledReport) {
+	t.Helper()
+	var got []bool
+	for _, s := range runs {
+		got = append(got, s.Resequencer, s.Exact)
+		if s.Lost > 0 || s.Kills == 0 {
+			t.Errorf("shuffled: %+v", s)
+		}
+	}
+	if !slices.Equal(got, []bool{false, false, true, true}) {
+		t.Errorf("resequencer and exact: %v", got)
+	}
+}
+
+// checkCost wants a row for each guarantee, beside plain at-least-once. What they cost depends on
+// the machine.
+func checkCost(t *testing.T, rows []bench.Guarantee) {
+	t.Helper()
+	var names []string
+	for _, c := range rows {
+		names = append(names, c.Guarantee+" "+c.Pattern)
+		plain := c.Guarantee == "at-least-once" && c.Pattern == "none"
+		if c.PerSecond <= 0 || c.P99 <= 0 || c.Relative <= 0 || c.P99Relative <= 0 ||
+			plain && (c.Relative != 1 || c.P99Relative != 1) {
+			t.Errorf("no cost: %+v", c)
+		}
+	}
+	want := []string{"at-most-once none", "at-least-once none", "at-least-once dedup",
+		"exactly-once transaction"}
+	if !slices.Equal(names, want) {
+		t.Errorf("costs of %q, want %q", names, want)
+	}
 }
 
 // checkJSON compares the words of the report with those that others depend on.
@@ -111,13 +174,15 @@ func checkJSON(t *testing.T, r *Report) {
 		t.Fatal(err)
 	}
 	for path, want := range map[string]string{
-		"":         "causes events injected kills ledger order runs seed truth_miles",
+		"":         "causes cost events injected kills ledger order runs seed shuffled truth_miles",
 		"injected": "acks_lost kills produced_again rebalanced requeued",
 		"order":    "keys violations",
 		"ledger":   "accepted acked balanced dead delayed dropped in_flight parked ready",
 		"causes": "ack-lost consumer-lost failed first lease-expired produced-again rebalanced " +
 			"redone redriven released replayed restarted snoozed unknown",
-		"runs": "delivered duplicates exact guarantee lost miles pattern",
+		"runs":     "delivered duplicates exact guarantee lost miles pattern",
+		"shuffled": "exact lost resequencer",
+		"cost":     "guarantee messages_per_s p99_ms p99_relative pattern relative",
 	} {
 		at := got
 		switch v := got[path].(type) {
@@ -146,15 +211,25 @@ func checkKept(t *testing.T, dir string, r *Report) {
 	}
 	defer func() { _ = store.Close() }()
 	books, err := store.Books(t.Context())
-	if err != nil || len(books) != 4 {
-		t.Fatalf("%d books, %v", len(books), err)
+	if err != nil {
+		t.Fatal(err)
 	}
 	var acked int64
+	shuffled := map[string]int64{}
 	for _, b := range books {
-		acked += b.Acked
+		if b.Subscription == subscription && strings.Contains(b.Topic, "-once-") {
+			acked += b.Acked
+		} else {
+			shuffled[b.Topic+"/"+b.Subscription] = b.Acked
+		}
 	}
-	if acked != r.Ledger.Acked || acked != 4*3000 {
+	if acked != r.Ledger.Acked || acked != 7*smallEvents {
 		t.Errorf("the kept books have %d acked, the report %d", acked, r.Ledger.Acked)
+	}
+	for _, name := range []string{"shuffled/miles", "unordered/resequencer", "resequenced/miles"} {
+		if shuffled[name] != smallEvents {
+			t.Errorf("the kept books have %d acked of %s: %v", shuffled[name], name, shuffled)
+		}
 	}
 	if v, err := store.Verify(t.Context()); err != nil || len(v.Findings) > 0 {
 		t.Errorf("verify: %q, %v", v.Findings, err)
@@ -286,18 +361,30 @@ func TestBrokenPromisesAreNamed(t *testing.T) {
 		"no repeat": {func(r *Report) { r.Runs[1].Duplicates = 0 }, "at-least-once, none: 0 dup"},
 		"same sum":  {func(r *Report) { r.Runs[1].Miles = 10 }, "at-least-once, none: 2 duplicates"},
 		"dedup":     {func(r *Report) { r.Runs[2].Exact = false }, "dedup: the sum"},
-		"exactly":   {func(r *Report) { r.Runs[3].Exact = false }, "transaction: the sum"},
-		"shared":    {func(r *Report) { r.Shared.Lost = 3 }, "the shared log: 3"},
-		"order":     {func(r *Report) { r.Order.Violations = 1 }, "1 deliveries out of the order"},
-		"keys":      {func(r *Report) { r.Order.Keys = 1 }, "1 aircraft were delivered"},
-		"balance":   {func(r *Report) { r.Ledger.Balanced = false }, "do not balance"},
-		"acked":     {func(r *Report) { r.Ledger.Acked-- }, "20 accepted and 19 acked"},
-		"left":      {func(r *Report) { r.Ledger.Parked = 1 }, "1 messages are left"},
-		"first":     {func(r *Report) { r.Causes[ackwise.CauseFirst]++ }, "21 first hand-outs"},
-		"kills":     {func(r *Report) { r.Kills = 9 }, "9 kills"},
-		"acks":      {func(r *Report) { r.Counted.AcksLost = 3 }, "2 acks were lost"},
-		"produced":  {func(r *Report) { r.Counted.ProducedAgain = 3 }, "produced again"},
-		"requeued":  {func(r *Report) { r.Counted.Requeued = 3 }, "requeued"},
+		"write":     {func(r *Report) { r.Runs[3].Exact = false }, "write: the sum"},
+		"table":     {func(r *Report) { r.Runs[3].Wrong = 2 }, "write: 2 values of its table"},
+		"upsert":    {func(r *Report) { r.Runs[4].Exact = false }, "upsert: the sum"},
+		"overtaken": {func(r *Report) { r.Runs[4].Overtaken = 0 }, "upsert: no flight was overtaken"},
+		"compare":   {func(r *Report) { r.Runs[5].Exact = false }, "compare: the sum"},
+		"exactly":   {func(r *Report) { r.Runs[6].Exact = false }, "transaction: the sum"},
+		"in order":  {func(r *Report) { r.Shuffled[0].OutOfOrder = 0 }, "the order was not lost"},
+		"by luck":   {func(r *Report) { r.Shuffled[0].Exact = true }, "the order was not lost"},
+		"reordered": {func(r *Report) { r.Shuffled[1].OutOfOrder = 1 }, "1 deliveries out of order"},
+		"elsewhere": {func(r *Report) { r.Shuffled[1].Exact, r.Shuffled[1].Wrong = false, 4 },
+			"4 aircraft are elsewhere"},
+		"shuffled": {func(r *Report) { r.Shuffled[1].Lost = 2 }, "resequencer true: 2 flights lost"},
+		"one run":  {func(r *Report) { r.Shuffled = r.Shuffled[:1] }, "1 shuffled runs"},
+		"shared":   {func(r *Report) { r.Shared.Lost = 3 }, "the shared log: 3"},
+		"order":    {func(r *Report) { r.Order.Violations = 1 }, "1 deliveries out of the order"},
+		"keys":     {func(r *Report) { r.Order.Keys = 1 }, "1 aircraft were delivered"},
+		"balance":  {func(r *Report) { r.Ledger.Balanced = false }, "do not balance"},
+		"acked":    {func(r *Report) { r.Ledger.Acked-- }, "35 accepted and 34 acked"},
+		"left":     {func(r *Report) { r.Ledger.Parked = 1 }, "1 messages are left"},
+		"first":    {func(r *Report) { r.Causes[ackwise.CauseFirst]++ }, "36 first hand-outs"},
+		"kills":    {func(r *Report) { r.Kills = 9 }, "9 kills"},
+		"acks":     {func(r *Report) { r.Counted.AcksLost = 3 }, "2 acks were lost"},
+		"produced": {func(r *Report) { r.Counted.ProducedAgain = 3 }, "produced again"},
+		"requeued": {func(r *Report) { r.Counted.Requeued = 3 }, "requeued"},
 		"a source": {func(r *Report) { r.Causes[ackwise.CauseRebalanced] = 0 },
 			"no duplicate from the source rebalanced"},
 	} {
@@ -323,15 +410,20 @@ func kept() *Report {
 		{Guarantee: "at-most-once", Pattern: "none", Lost: 1, Miles: 9},
 		{Guarantee: "at-least-once", Pattern: "none", Duplicates: 2, Miles: 12},
 		{Guarantee: "at-least-once", Pattern: "dedup", Miles: 10, Exact: true},
+		{Guarantee: "at-least-once", Pattern: "write", Miles: 10, Exact: true, Repeated: 2},
+		{Guarantee: "at-least-once", Pattern: "upsert", Miles: 10, Exact: true, Overtaken: 1},
+		{Guarantee: "at-least-once", Pattern: "compare", Miles: 10, Exact: true},
 		{Guarantee: "exactly-once", Pattern: "transaction", Miles: 10, Exact: true}}
+	r.Shuffled = []ShuffledReport{{OutOfOrder: 3, Wrong: 1},
+		{Resequencer: true, Exact: true}}
 	r.Order.Keys = 2
-	r.Ledger = Ledger{Accepted: 20, Acked: 20, Balanced: true}
+	r.Ledger = Ledger{Accepted: 35, Acked: 35, Balanced: true}
 	r.Injected = Faults{12, 2, 2, 2, 2, 0, 0}
 	r.Counted = r.Injected
 	for _, c := range ackwise.Causes() {
 		r.Causes[c] = 2
 	}
-	r.Causes[ackwise.CauseFirst] = 20
+	r.Causes[ackwise.CauseFirst] = 35
 	return r
 }
 

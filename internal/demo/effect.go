@@ -17,24 +17,24 @@ import (
 	"github.com/ackwise/ackwise/queue"
 )
 
-// The three ways of applying an effect, by their words in the report.
+// The ways of applying an effect outside of a table, by their words in the report.
 const (
 	patternNone        = "none"        // a plain increment
-	patternDedup       = "dedup"       // an increment that remembers the DedupKeys it has seen
+	patternDedup       = "dedup"       // the same, but once for each DedupKey
 	patternTransaction = "transaction" // the sum lives in the store; effect and ack are one record
 )
 
 // milesOf reads what a delivery adds to the sum.
 func milesOf(d *ackwise.Delivery) (int64, error) {
-	var f flight
+	var f Flight
 	if err := json.Unmarshal(d.Body, &f); err != nil {
 		return 0, ackwise.Reject(fmt.Errorf("read flight: %w", err))
 	}
-	return f.flown(), nil
+	return f.Flown(), nil
 }
 
-// seen is the file of a first simple dedup: each line is a DedupKey together with its effect, in
-// one write, so that there is never one without the other. All consumers of a run share it.
+// seen is the file that patternDedup increments: each line is a DedupKey together with its effect,
+// in one write, so that there is never one without the other. All consumers of a run share it.
 type seen struct {
 	mu    sync.Mutex // guards the fields below, and the file within this process
 	file  *os.File
@@ -50,8 +50,8 @@ func openSeen(path string) (*seen, error) {
 	return &seen{file: file, lines: reader{path: path}, keys: map[string]bool{}}, nil
 }
 
-// apply applies an effect unless it was before, and reports whether it did.
-func (s *seen) apply(key string, miles int64) (applied bool, err error) {
+// apply applies an effect and reports whether it did. With ask it does not where it was before.
+func (s *seen) apply(key string, miles int64, ask bool) (applied bool, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	fd := int(s.file.Fd())
@@ -67,7 +67,7 @@ func (s *seen) apply(key string, miles int64) (applied bool, err error) {
 	for _, m := range others {
 		s.keys[m.id] = true
 	}
-	if s.keys[key] {
+	if ask && s.keys[key] {
 		return false, nil
 	}
 	if err := s.cutTorn(); err != nil {

@@ -8,10 +8,15 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
+
+	"github.com/ackwise/ackwise"
+	"github.com/ackwise/ackwise/idempotency"
+	"github.com/ackwise/ackwise/queue"
 )
 
 func TestFlightsAreThoseOfTheTable(t *testing.T) {
-	flights, err := readFlights(0)
+	flights, err := Flights(0)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -21,8 +26,8 @@ func TestFlightsAreThoseOfTheTable(t *testing.T) {
 		f := &flights[i]
 		types[f.Type]++
 		ids[f.ID] = true
-		miles[""] += f.flown()
-		miles[f.Carrier] += f.flown()
+		miles[""] += f.Flown()
+		miles[f.Carrier] += f.Flown()
 		keys[f.Key]++
 		if f.Key != "" && f.Seq != keys[f.Key] {
 			t.Fatalf("%s is number %d of %s, seq says %d", f.ID, keys[f.Key], f.Key, f.Seq)
@@ -41,14 +46,14 @@ func TestFlightsAreThoseOfTheTable(t *testing.T) {
 			t.Errorf("miles of %q = %d, want %d", carrier, miles[carrier], want)
 		}
 	}
-	if sum(flights) != 26859611 {
-		t.Errorf("sum = %d", sum(flights))
+	if Sum(flights) != 26859611 {
+		t.Errorf("sum = %d", Sum(flights))
 	}
 }
 
 // few are three flights of one aircraft, one of another and one of none.
-func few() []flight {
-	return []flight{{ID: "a1", Key: "a", Seq: 1}, {ID: "a2", Key: "a", Seq: 2},
+func few() []Flight {
+	return []Flight{{ID: "a1", Key: "a", Seq: 1}, {ID: "a2", Key: "a", Seq: 2},
 		{ID: "a3", Key: "a", Seq: 3}, {ID: "b1", Key: "b", Seq: 1}, {ID: "x"}}
 }
 
@@ -92,7 +97,7 @@ func TestJudge(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			marks := story(c.story)
 			slices.Reverse(marks) // several files are not in the order of time
-			v, err := judge(few(), marks, c.skips)
+			v, err := judge(few(), marks, rules{skips: c.skips})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -103,7 +108,7 @@ func TestJudge(t *testing.T) {
 			}
 		})
 	}
-	if _, err := judge(few(), []mark{{what: markEffect, id: "x", text: "ten"}}, false); err == nil {
+	if _, err := judge(few(), []mark{{what: markEffect, id: "x", text: "ten"}}, rules{}); err == nil {
 		t.Error("an effect of ten was taken")
 	}
 }
@@ -168,7 +173,7 @@ func TestSeenAppliesEachKeyOnceForAllConsumers(t *testing.T) {
 	add(t, path, "effect 1 torn ") // its process was killed at it
 	var got []string
 	for i, key := range []string{"a", "a", "b", "torn", "b", "torn", "a#1"} {
-		applied, err := consumers[i%2].apply(key, 7)
+		applied, err := consumers[i%2].apply(key, 7, true)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -179,14 +184,17 @@ func TestSeenAppliesEachKeyOnceForAllConsumers(t *testing.T) {
 	if !slices.Equal(got, want) {
 		t.Errorf("got %q, want %q", got, want)
 	}
+	if applied, err := consumers[0].apply("a", 7, false); !applied || err != nil {
+		t.Errorf("without asking: %t, %v", applied, err)
+	}
 	marks, err := (&reader{path: path}).next()
-	if err != nil || len(marks) != 4 || marks[0].text != "7" {
+	if err != nil || len(marks) != 5 || marks[0].text != "7" {
 		t.Errorf("the file holds %v, %v", marks, err)
 	}
 }
 
 func TestPlan(t *testing.T) {
-	flights, err := readFlights(3000)
+	flights, err := Flights(3000)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -221,5 +229,62 @@ func TestPlan(t *testing.T) {
 	p := newPlan(1, 0, flights, false)
 	if len(p.fails)+len(p.withholds) > 0 {
 		t.Errorf("faults that at-most-once cannot survive: %+v", p)
+	}
+}
+
+// A consumer was killed between its increment and the completion of its claim: whoever takes the
+// claim over finds the increment in the file, and makes no second one.
+func TestATakenOverClaimAsksTheFile(t *testing.T) {
+	ctx, dir := t.Context(), t.TempDir()
+	store, err := queue.Open(filepath.Join(dir, "store"), queue.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = store.Close() }()
+	flights, err := Flights(2)
+	if err != nil {
+		t.Fatal(err)
+	}
+	applied, err := openSeen(filepath.Join(dir, "applied"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	trace, err := openTrace(filepath.Join(dir, "trace"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	h, err := (&work{trace: trace}).deduplicated(ctx, applied, store, "ids")
+	if err != nil {
+		t.Fatal(err)
+	}
+	killed := flights[0].Message("flights")
+	answers, err := store.Claim(ctx, "ids", []idempotency.Ask{{Key: killed.ID,
+		Sum: idempotency.Fingerprint(killed.Body), Lease: time.Millisecond}})
+	if err != nil || answers[0].Status != idempotency.Claimed {
+		t.Fatalf("claim: %+v, %v", answers, err)
+	}
+	if _, err := applied.apply(killed.ID, 7, false); err != nil {
+		t.Fatal(err)
+	}
+	for i := range flights {
+		d := &ackwise.Delivery{Message: flights[i].Message("flights"), Attempt: 1}
+		for range 1000 { // until the claim has run out
+			if err = h.Handle(ctx, d); err == nil {
+				break
+			}
+			if v := ackwise.OutcomeOf(err); v.Outcome != ackwise.OutcomeSnooze {
+				t.Fatal(err)
+			}
+			if err := pause(ctx); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	marks, err := (&reader{path: filepath.Join(dir, "applied")}).next()
+	if err != nil || len(marks) != 2 || marks[0].id != killed.ID || marks[0].text != "7" {
+		t.Errorf("the file holds %v, %v", marks, err)
 	}
 }

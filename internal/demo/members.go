@@ -36,7 +36,7 @@ type shared struct {
 // share runs the two members until all flights of the log are settled, and moves the partitions
 // while they work.
 func (a *assignment) share(ctx context.Context, t *trace) error {
-	flights, err := readFlights(a.Shared)
+	flights, err := Flights(a.Shared)
 	if err != nil {
 		return err
 	}
@@ -45,7 +45,7 @@ func (a *assignment) share(ctx context.Context, t *trace) error {
 	ends := [partitions]ackwise.Position{}
 	for i := range flights {
 		p := partitionOf(&flights[i])
-		ends[p] = s.log.Append(p, flights[i].message(topicShared))
+		ends[p] = s.log.Append(p, flights[i].Message(topicShared))
 	}
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
@@ -72,7 +72,7 @@ func (a *assignment) share(ctx context.Context, t *trace) error {
 	return err
 }
 
-func partitionOf(f *flight) int {
+func partitionOf(f *Flight) int {
 	name := f.Key
 	if name == "" {
 		name = f.ID

@@ -42,7 +42,7 @@ const (
 
 // newPlan plans a run. What comes before the handler cannot be tried again, so that at-most-once
 // has neither failures nor lost acks.
-func newPlan(seed uint64, run int, flights []flight, retries bool) plan {
+func newPlan(seed uint64, run int, flights []Flight, retries bool) plan {
 	r := rand.New(rand.NewPCG(seed, uint64(run)))
 	p := plan{fails: map[string]bool{}, withholds: map[string]bool{}, unheard: map[int]bool{}}
 	for range minKills + r.IntN(moreOrLess) {
@@ -67,7 +67,7 @@ func newPlan(seed uint64, run int, flights []flight, retries bool) plan {
 			f = &flights[between(r, len(flights), 92, 98)]
 		}
 		switch {
-		case f.Key == "" || f.flown() == 0 || p.fails[f.ID] || p.withholds[f.ID]:
+		case f.Key == "" || f.Flown() == 0 || p.fails[f.ID] || p.withholds[f.ID]:
 		case len(p.fails) < fails:
 			p.fails[f.ID] = true
 		case len(p.withholds) < withholds:

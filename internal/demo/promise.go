@@ -9,10 +9,11 @@ import (
 const minAllKills = 10
 
 // check holds what was seen against what is promised.
-func (r *Report) check(flights []flight) {
+func (r *Report) check(flights []Flight) {
 	for i := range r.Runs {
 		r.checkRun(&r.Runs[i])
 	}
+	r.checkShuffled()
 	if r.Shared.Lost > 0 {
 		r.broken("the shared log: %d flights lost", r.Shared.Lost)
 	}
@@ -43,8 +44,31 @@ func (r *Report) checkRun(n *RunReport) {
 	case n.Pattern == patternNone && (n.Duplicates == 0 || n.Miles == r.TruthMiles):
 		r.broken("%s: %d duplicates, %d miles: a plain increment has to show the repeats", name,
 			n.Duplicates, n.Miles)
+	case n.Wrong > 0:
+		r.broken("%s: %d values of its table are wrong", name, n.Wrong)
 	case n.Pattern != patternNone && !n.Exact:
 		r.broken("%s: the sum is not exact", name)
+	case n.Pattern == patternUpsert && n.Overtaken == 0:
+		r.broken("%s: no flight was overtaken, so that it showed nothing", name)
+	}
+}
+
+// checkShuffled holds the two runs of the shuffled flights against each other: what the resequencer
+// repairs has to be broken without it.
+func (r *Report) checkShuffled() {
+	for _, n := range r.Shuffled {
+		switch {
+		case n.Lost > 0:
+			r.broken("shuffled, resequencer %t: %d flights lost", n.Resequencer, n.Lost)
+		case n.Resequencer && (!n.Exact || n.OutOfOrder > 0):
+			r.broken("shuffled, with the resequencer: %d aircraft are elsewhere, %d deliveries out "+
+				"of order", n.Wrong, n.OutOfOrder)
+		case !n.Resequencer && (n.Exact || n.OutOfOrder == 0):
+			r.broken("shuffled, without the resequencer: the order was not lost")
+		}
+	}
+	if len(r.Shuffled) != shuffledRuns {
+		r.broken("%d shuffled runs, there are %d", len(r.Shuffled), shuffledRuns)
 	}
 }
 

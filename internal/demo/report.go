@@ -4,6 +4,7 @@ import (
 	"fmt"
 
 	"github.com/ackwise/ackwise"
+	"github.com/ackwise/ackwise/internal/bench"
 	"github.com/ackwise/ackwise/queue"
 )
 
@@ -15,6 +16,8 @@ type Report struct {
 	Kills      int64                   `json:"kills"`
 	Injected   Faults                  `json:"injected"`
 	Runs       []RunReport             `json:"runs"`
+	Shuffled   []ShuffledReport        `json:"shuffled"`
+	Cost       []bench.Guarantee       `json:"cost"`
 	Causes     map[ackwise.Cause]int64 `json:"causes"`
 	Order      Order                   `json:"order"`
 	Ledger     Ledger                  `json:"ledger"`
@@ -66,6 +69,21 @@ type RunReport struct {
 	Miles      int64  `json:"miles"`
 	Exact      bool   `json:"exact"`
 	Repeated   int    `json:"-"` // effects beyond a flight's first
+	Overtaken  int    `json:"-"` // effects after one of a later flight of their aircraft
+	Wrong      int    `json:"-"` // values of the run's table that are not what they should be
+}
+
+// ShuffledReport is one run of the flights in another order than theirs, whose effect is where each
+// aircraft is by what came last.
+type ShuffledReport struct {
+	Resequencer bool `json:"resequencer"` // their order was repaired
+	Lost        int  `json:"lost"`        // flights without an effect
+	Exact       bool `json:"exact"`       // every aircraft is where its last flight ended
+
+	Delivered  int   `json:"-"`
+	OutOfOrder int   `json:"-"` // deliveries that came before one of an earlier flight
+	Wrong      int   `json:"-"` // aircraft that are said to be elsewhere
+	Kills      int64 `json:"-"` // consumers, at work
 }
 
 // Order says how well the order of the keys was kept.
@@ -99,8 +117,8 @@ func (l *Ledger) add(b *queue.Books) {
 	l.Balanced = l.Balanced && b.Balanced()
 }
 
-func newReport(seed uint64, flights []flight) *Report {
-	r := &Report{Events: len(flights), TruthMiles: sum(flights), Seed: seed,
+func newReport(seed uint64, flights []Flight) *Report {
+	r := &Report{Events: len(flights), TruthMiles: Sum(flights), Seed: seed,
 		Causes: map[ackwise.Cause]int64{}, Ledger: Ledger{Balanced: true},
 		keys: map[string]bool{}}
 	for _, c := range ackwise.Causes() {
@@ -140,7 +158,9 @@ func (r *Report) addShared(n *run, handed map[ackwise.Cause]int64) {
 func (r *Report) fold(n *run) RunReport {
 	r.Injected.add(n.did)
 	r.Withheld, r.Unsure = r.Injected.withheld, r.Injected.unsure
-	r.Order.Violations += n.verdict.violations
+	if n.ordered() {
+		r.Order.Violations += n.verdict.violations
+	}
 	for key := range n.verdict.keys {
 		r.keys[key] = true
 	}
@@ -150,9 +170,9 @@ func (r *Report) fold(n *run) RunReport {
 	}
 	return RunReport{Guarantee: n.guarantee.String(), Pattern: n.pattern,
 		Delivered: n.verdict.delivered, Lost: n.verdict.lost, Duplicates: n.verdict.duplicates,
-		Miles: n.verdict.miles, Repeated: n.verdict.repeated,
-		Exact: n.verdict.lost == 0 && n.verdict.repeated == 0 &&
-			n.verdict.miles == sum(n.flights)}
+		Miles: n.verdict.miles, Repeated: n.verdict.repeated, Overtaken: n.verdict.overtaken,
+		Wrong: n.verdict.wrong, Exact: n.verdict.lost == 0 && n.verdict.wrong == 0 &&
+			(n.verdict.repeated == 0 || keyed(n.pattern)) && n.verdict.miles == Sum(n.flights)}
 }
 
 func (r *Report) broken(format string, args ...any) {

@@ -12,12 +12,13 @@ import (
 	"github.com/ackwise/ackwise"
 	"github.com/ackwise/ackwise/deliver"
 	"github.com/ackwise/ackwise/queue"
+	"github.com/ackwise/ackwise/queue/queuestore"
 )
 
 const (
 	consumers   = 2 // processes of a run, see run.consumers
-	concurrency = 16
-	maxInFlight = 64
+	concurrency = 32
+	maxInFlight = 96
 	batchSize   = 250 // messages of one publish
 	lease       = 500 * time.Millisecond
 	watchEvery  = 5 * time.Millisecond
@@ -27,15 +28,19 @@ const (
 // run is one run of the flights through the engine.
 type run struct {
 	number    int
+	name      string // of its topic. Default: guarantee and pattern
 	guarantee deliver.Guarantee
 	pattern   string
 	store     *queue.Store
-	flights   []flight
+	flights   []Flight
+	sent      []Flight // the same in the order in which they are published. Default: flights
+	repaired  bool     // a resequencer stands before the topic
 	plan      plan
 	exe       string // the program that is started as a consumer
 	files     string // the folder of what the consumers write
 	stall     time.Duration
 	tell      func(begun, kills int)
+	over      func()   // called when it is
 	gate      chan int // how many flights may be published so far; at most one waits here
 
 	waiting sync.WaitGroup // what follows the workers
@@ -50,10 +55,16 @@ type run struct {
 	verdict verdict
 }
 
-func (r *run) topic() string { return r.guarantee.String() + "-" + r.pattern }
+func (r *run) topic() string {
+	if r.name != "" {
+		return r.name
+	}
+	return r.guarantee.String() + "-" + r.pattern
+}
 
 // do publishes, consumes and makes the faults until every message is settled; then it judges.
 func (r *run) do(ctx context.Context) (err error) {
+	defer r.over()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	if err := r.prepare(ctx); err != nil {
@@ -61,7 +72,11 @@ func (r *run) do(ctx context.Context) (err error) {
 	}
 	r.gate = make(chan int, 1)
 	r.open()
-	published := make(chan error, 1)
+	published := make(chan error, 2) // the producer's end, and the resequencer's
+	end, err := r.repair(ctx, published)
+	if err != nil {
+		return err
+	}
 	var producing sync.WaitGroup
 	producing.Go(func() { published <- r.produce(ctx) }) // ends with the flights, or ctx
 	defer producing.Wait()
@@ -80,6 +95,9 @@ func (r *run) do(ctx context.Context) (err error) {
 			return err
 		}
 	}
+	if err := end(); err != nil {
+		return err
+	}
 	return r.judge(ctx)
 }
 
@@ -87,8 +105,11 @@ func (r *run) prepare(ctx context.Context) error {
 	if err := r.store.CreateTopic(ctx, r.topic(), queue.TopicOptions{}); err != nil {
 		return fmt.Errorf("create topic: %w", err)
 	}
-	err := r.store.CreateSubscription(ctx, r.topic(), subscription,
-		queue.SubscriptionOptions{Ordered: true, OnDead: queue.Hold, Lease: lease})
+	o := queue.SubscriptionOptions{Ordered: true, OnDead: queue.Hold, Lease: lease}
+	if !r.ordered() {
+		o.Ordered, o.OnDead = false, queue.Skip
+	}
+	err := r.store.CreateSubscription(ctx, r.topic(), subscription, o)
 	if err != nil {
 		return fmt.Errorf("create subscription: %w", err)
 	}
@@ -104,6 +125,9 @@ func (r *run) consumers() int {
 	}
 	return consumers
 }
+
+// ordered says whether the run's subscription keeps the order of the aircraft.
+func (r *run) ordered() bool { return r.pattern != patternUpsert }
 
 // hire starts one more consumer.
 func (r *run) hire() error {
@@ -137,11 +161,15 @@ func (r *run) close() {
 }
 
 // open lets the producer go on, but not far beyond the next fault: so there is work left to be
-// interrupted, however slow the faults are and however fast the consumers.
+// interrupted, however slow the faults are and however fast the consumers. Where the order is lost,
+// a flight may wait for any other within the displacement.
 func (r *run) open() {
 	upTo := len(r.flights)
 	if r.done < len(r.plan.faults) {
 		upTo = r.plan.faults[r.done].after + (r.misses+1)*max(2*batchSize, upTo/20)
+		if r.repaired {
+			upTo += displacement(r.flights)
+		}
 	}
 	select {
 	case <-r.gate: // the producer has not taken it yet
@@ -155,7 +183,11 @@ func (r *run) open() {
 // answer, and after its time-out publishes the batch again with the same IDs.
 func (r *run) produce(ctx context.Context) error {
 	number, upTo := 0, 0
-	for batch := range slices.Chunk(r.flights, batchSize) {
+	flights := r.flights
+	if r.sent != nil {
+		flights = r.sent
+	}
+	for batch := range slices.Chunk(flights, batchSize) {
 		for number*batchSize >= upTo {
 			select {
 			case upTo = <-r.gate:
@@ -165,7 +197,7 @@ func (r *run) produce(ctx context.Context) error {
 		}
 		msgs := make([]ackwise.Message, len(batch))
 		for i := range batch {
-			msgs[i] = batch[i].message(r.topic())
+			msgs[i] = batch[i].Message(r.into())
 		}
 		for try := range 2 {
 			results := r.store.Publish(ctx, msgs)
@@ -198,7 +230,7 @@ func (r *run) watch(ctx context.Context, published <-chan error) error {
 			if err != nil {
 				return err
 			}
-			producing, published = false, nil
+			producing = false
 			continue
 		case <-ctx.Done():
 			return context.Cause(ctx)
@@ -367,9 +399,20 @@ func (r *run) judge(ctx context.Context) error {
 		marks = append(marks, more...)
 	}
 	var err error
-	r.verdict, err = judge(r.flights, marks, r.guarantee == deliver.AtMostOnce)
+	r.verdict, err = judge(r.flights, marks,
+		rules{skips: r.guarantee == deliver.AtMostOnce, keyed: keyed(r.pattern)})
 	if err != nil {
 		return err
+	}
+	if keyed(r.pattern) {
+		t, err := queuestore.OpenTable(r.store, r.pattern)
+		if err != nil {
+			return err
+		}
+		r.verdict.miles, r.verdict.wrong, err = standing(ctx, t, r.pattern, r.flights)
+		if err != nil {
+			return err
+		}
 	}
 	if err := r.ask(ctx); err != nil {
 		return err
@@ -412,6 +455,7 @@ func (f *Faults) count(marks []mark) {
 
 // share is the leg of the two members that share a log: one process, judged like a run.
 func (r *run) share(ctx context.Context, moves []int) (map[ackwise.Cause]int64, error) {
+	defer r.over()
 	defer r.close()
 	w, err := r.start(assignment{Name: topicShared, Trace: r.file(topicShared + ".trace"),
 		Concurrency: concurrency, MaxInFlight: maxInFlight, Shared: len(r.flights), Moves: moves})
@@ -454,6 +498,6 @@ func (r *run) share(ctx context.Context, moves []int) (map[ackwise.Cause]int64, 
 			return nil, fmt.Errorf("read trace: %w", err)
 		}
 	}
-	r.verdict, err = judge(r.flights, w.marks, false)
+	r.verdict, err = judge(r.flights, w.marks, rules{})
 	return handed, err
 }

@@ -1,0 +1,195 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/ackwise/ackwise/deliver"
+	"github.com/ackwise/ackwise/queue"
+)
+
+type lintCmd struct {
+	File string `arg:"" help:"A YAML file of pipelines."`
+	jsonFlag
+}
+
+// Help is printed under the usage.
+func (c *lintCmd) Help() string {
+	return "Reads a file of pipelines as run does, opens nothing, and says what is wrong or " +
+		"missing, each with file and line. A pipeline whose pattern is empty does not say how its " +
+		"effect bears a second delivery of a message: lint gives the advice of the page " +
+		"docs/guides/choose-a-pattern.md, and what the pipeline's own settings say. Exit code 3 " +
+		"where something was found, 0 where nothing was. --json prints a list of objects with " +
+		"file, line, pipeline, check (file or pattern), text, advice (texts) and suggest (patterns)."
+}
+
+// lintFinding is one thing that lint found.
+type lintFinding struct {
+	File     string    `json:"file"`
+	Line     int       `json:"line"`
+	Pipeline string    `json:"pipeline,omitempty"`
+	Check    string    `json:"check"` // file: it cannot run; pattern: it is empty
+	Text     string    `json:"text"`
+	Advice   []string  `json:"advice,omitempty"`
+	Suggest  []pattern `json:"suggest,omitempty"` // the likeliest first
+}
+
+// Run lints a file.
+func (c *lintCmd) Run(a *app) error {
+	findings, err := lint(c.File)
+	if err != nil {
+		return err
+	}
+	if c.JSON {
+		err = writeJSON(a.out, listed(findings))
+	} else {
+		err = writeLint(a, findings)
+	}
+	if err == nil && len(findings) > 0 {
+		err = finding(fmt.Errorf("lint found %s in %s", count(len(findings), "place"), c.File))
+	}
+	return err
+}
+
+func lint(path string) ([]lintFinding, error) {
+	var found []lintFinding
+	cfg, err := loadConfig(path)
+	if faulty, ok := errors.AsType[*configError](err); ok {
+		for _, f := range faulty.faults {
+			found = append(found, lintFinding{File: path, Line: f.line, Check: "file", Text: f.text})
+		}
+		return found, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	for i := range cfg.Pipelines {
+		if p := &cfg.Pipelines[i]; p.Pattern == "" {
+			f := lintFinding{File: path, Line: p.line, Pipeline: p.Name, Check: "pattern",
+				Text: fmt.Sprintf("the pipeline %q does not say how its effect bears a second "+
+					"delivery: pattern is empty", p.Name)}
+			f.Advice, f.Suggest = p.advice()
+			found = append(found, f)
+		}
+	}
+	return found, nil
+}
+
+// choice is a line of the decision page.
+type choice struct {
+	pattern pattern
+	effect  string
+}
+
+func choices() []choice {
+	return []choice{
+		{patternTransaction, "lives in the database that also takes the ack (counter, event-sourced)"},
+		{patternWrite, "is a value that the message holds (cache, flag)"},
+		{patternUpsert, "is the newest of many values, which may come in any order (cache)"},
+		{patternCompare, "is what is missing of a wanted state that can be read (external API)"},
+		{patternDedup, "is anything else (notification, counter, external API): repeats are kept away"},
+		{patternNone, "may happen twice (logs, metrics)"},
+	}
+}
+
+func writeLint(a *app, findings []lintFinding) error {
+	patterns := false
+	for _, f := range findings {
+		if _, err := fmt.Fprintf(a.out, "%s:%d: %s\n", f.File, f.Line, printable(f.Text)); err != nil {
+			return err
+		}
+		for _, line := range f.Advice {
+			if _, err := fmt.Fprintln(a.out, "  "+printable(line)); err != nil {
+				return err
+			}
+		}
+		patterns = patterns || f.Check == "pattern"
+	}
+	switch {
+	case len(findings) == 0:
+		_, err := fmt.Fprintln(a.out, "nothing found")
+		return err
+	case !patterns:
+		return nil
+	}
+	t := newTable("pattern", "where the effect")
+	for _, c := range choices() {
+		t.add(c.pattern, c.effect)
+	}
+	if _, err := fmt.Fprintln(a.out,
+		"\nThe page docs/guides/choose-a-pattern.md says more:"); err != nil {
+		return err
+	}
+	return t.write(a.out, "")
+}
+
+// advice says what the pipeline's own settings tell about its effect.
+func (p *pipelineConfig) advice() (advice []string, suggest []pattern) {
+	switch {
+	case p.Guarantee == deliver.AtMostOnce:
+		return []string{"guarantee: at-most-once handles no message twice (what fails is lost): " +
+			"say pattern: none"}, []pattern{patternNone}
+	case p.to != nil && p.to.is("queue://"):
+		advice, suggest = p.adviceForTopic()
+	case p.to != nil:
+		advice = []string{fmt.Sprintf("to: %s appends a line for each delivery, so a repeat is a "+
+			"second line: say pattern: dedup, or none where that is right", p.To)}
+		suggest = []pattern{patternDedup, patternNone}
+	default:
+		word := "exec"
+		if p.Pipe != "" {
+			word = "pipe"
+		}
+		advice = []string{fmt.Sprintf("%s: a handler that is killed between its effect and its ack "+
+			"gets the message again: say which pattern it follows, or pattern: dedup to have "+
+			"repeats kept away from it", word)}
+		suggest = []pattern{patternDedup, patternWrite, patternUpsert, patternCompare,
+			patternTransaction, patternNone}
+	}
+	if suggest[0] == patternDedup {
+		advice = append(advice, p.adviceForDedup())
+	}
+	return advice, suggest
+}
+
+// adviceForTopic holds a topic's own dedup against the time for which messages may come again.
+func (p *pipelineConfig) adviceForTopic() ([]string, []pattern) {
+	window := p.Topic.DedupWindow
+	switch window {
+	case queue.NoDedup:
+		return []string{fmt.Sprintf("to: %s keeps every repeat, as topic.dedup_window: none says: "+
+				"say pattern: dedup, or give the topic a window", p.To)},
+			[]pattern{patternDedup, patternNone}
+	case 0:
+		window = 5 * time.Minute // the engine's default
+	}
+	span, bounded := p.RetrySpan()
+	if bounded && span <= window {
+		return []string{fmt.Sprintf("to: %s keeps one message of an ID for %s, longer than the "+
+			"pauses between this pipeline's attempts may take (%s): say pattern: none", p.To,
+			window, span)}, []pattern{patternNone, patternDedup}
+	}
+	long := span.String()
+	if !bounded {
+		long = "for ever"
+	}
+	return []string{fmt.Sprintf("to: %s keeps one message of an ID for its window (topic."+
+			"dedup_window, %s here), and this pipeline's attempts may go on longer (%s): give the topic "+
+			"a longer window, or say pattern: dedup", p.To, window, long)},
+		[]pattern{patternDedup, patternNone}
+}
+
+// adviceForDedup says what pattern dedup would need here.
+func (p *pipelineConfig) adviceForDedup() string {
+	text := "pattern: dedup would remember in the directory of from"
+	if !p.from.is("queue://") {
+		text = "pattern: dedup needs dedup.store here"
+	}
+	span, bounded := p.RetrySpan()
+	if !bounded {
+		return text + ", and dedup.again: this pipeline tries a message again for ever"
+	}
+	return text + fmt.Sprintf("; its window is to be longer than %s and than the age of the dead "+
+		"letters that you redrive", span)
+}
