@@ -94,11 +94,11 @@ func (g *dedup) HandleBatch(ctx context.Context, ds []*ackwise.Delivery) []error
 	c := g.sort(ds, asks, answers, results)
 	held.claims = c.claims
 	held.failed = func(err error) { g.tell("extend-failed", c.ds[0], err) }
-	if len(c.back) > 0 {
-		g.giveBack(ctx, held, c)
-	}
 	if len(c.ds) > 0 {
 		g.handle(ctx, held, c, results)
+	}
+	if len(c.back) > 0 {
+		g.giveBack(ctx, held, c)
 	}
 	return results
 }
@@ -162,7 +162,7 @@ func (g *dedup) giveBack(ctx context.Context, held *holder, c claimed) {
 // handle calls the handler and settles what it says.
 func (g *dedup) handle(ctx context.Context, held *holder, c claimed, results []error) {
 	var errs []error
-	held.during(ctx, func(ctx context.Context) {
+	early := held.during(ctx, func(ctx context.Context) {
 		errs = g.h.HandleBatch(ctx, c.ds)
 		if cause := context.Cause(ctx); errors.Is(cause, ErrFence) {
 			for _, d := range c.ds {
@@ -170,6 +170,10 @@ func (g *dedup) handle(ctx context.Context, held *holder, c claimed, results []e
 			}
 		}
 	})
+	if early != nil {
+		g.turnAway(ctx, held, c, results, early)
+		return
+	}
 	if len(errs) != len(c.ds) {
 		// As after a panic, nobody knows which effects were made: the claims run out.
 		err := fmt.Errorf("the batch handler returned %d results for %d deliveries: all of them "+
@@ -189,6 +193,17 @@ func (g *dedup) handle(ctx context.Context, held *holder, c claimed, results []e
 	for i, err := range held.settle(ctx, batch) {
 		results[c.at[i]] = g.settled(c.ds[i], batch[i], errs[i], err)
 	}
+}
+
+// turnAway gives back what could not begin, because its claims were lost before.
+func (g *dedup) turnAway(ctx context.Context, held *holder, c claimed, results []error, why error) {
+	batch := make([]Settlement, len(c.ds))
+	for i, claim := range c.claims {
+		batch[i] = giveBack(claim)
+		results[c.at[i]] = fmt.Errorf("claim %.80q: %w", claim.Key, why)
+		g.observe("lost", c.ds[i], why)
+	}
+	held.settle(ctx, batch) // what does not come through runs out
 }
 
 // final reports whether a handler's result completes its claim. A drop does: the message is away

@@ -30,8 +30,12 @@ type holder struct {
 
 // during runs work while the claims are extended. Work's context ends with a cause when they are
 // lost. Where work panics, the claims are left as they are: nobody knows whether the effect was
-// made, and whoever takes over is told so.
-func (h *holder) during(ctx context.Context, work func(ctx context.Context)) {
+// made, and whoever takes over is told so. Its error says that the claims were lost before work
+// could begin.
+func (h *holder) during(ctx context.Context, work func(ctx context.Context)) error {
+	if err := h.freshen(ctx); err != nil {
+		return err
+	}
 	ctx, cancel := context.WithCancelCause(context.WithValue(ctx, claimsKey{}, h.claims))
 	defer cancel(nil)
 	// A handler may outlast its context, so its claims do as well.
@@ -41,12 +45,32 @@ func (h *holder) during(ctx context.Context, work func(ctx context.Context)) {
 	defer wg.Wait()
 	defer stop()
 	work(ctx)
+	return nil
 }
+
+// freshen extends claims whose answer took so long that little is left of them: work must not begin
+// under a claim that has run out, which another one may hold by now.
+func (h *holder) freshen(ctx context.Context) error {
+	if h.next() > 0 {
+		return nil
+	}
+	came, err := h.extend(ctx)
+	switch {
+	case err != nil || came:
+		return err
+	case ctx.Err() != nil:
+		return context.Cause(ctx)
+	}
+	return nil // what is left of the lease allows another try
+}
+
+// next is how long it is until the next extension is due: a third of the lease after the last one.
+func (h *holder) next() time.Duration { return max(0, time.Until(h.until)-2*h.lease/3) }
 
 // extendUntil extends the claims until ctx ends or they are lost.
 func (h *holder) extendUntil(ctx context.Context, lost context.CancelCauseFunc) {
 	begun := time.Now()
-	next := time.NewTimer(h.lease / 3)
+	next := time.NewTimer(h.next())
 	defer next.Stop()
 	for {
 		select {
@@ -79,7 +103,11 @@ func (h *holder) extend(ctx context.Context) (bool, error) {
 	for i, c := range h.claims {
 		batch[i] = Settlement{Key: c.Key, Fence: c.Fence, Verb: Extend, Lease: h.lease}
 	}
-	call, cancel := context.WithDeadline(ctx, h.until)
+	deadline := h.until
+	if !asked.Before(deadline) { // it ran out; nobody may have taken over yet
+		deadline = asked.Add(min(h.lease, settleTimeout))
+	}
+	call, cancel := context.WithDeadline(ctx, deadline)
 	defer cancel()
 	results, err := h.s.Settle(call, batch)
 	if err == nil {
@@ -88,7 +116,7 @@ func (h *holder) extend(ctx context.Context) (bool, error) {
 	switch {
 	case err == nil:
 		h.until = asked.Add(h.lease)
-		return true, nil
+		return time.Now().Before(h.until), nil
 	case ctx.Err() != nil:
 		return false, nil // the work has ended meanwhile
 	case errors.Is(err, ErrFence):

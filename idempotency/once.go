@@ -40,7 +40,10 @@ func Once[T any](ctx context.Context, s Store, ask Ask,
 	}
 	claim := Claim{Key: ask.Key, Fence: a.Fence, Takeover: a.Takeover}
 	held.claims = []Claim{claim}
-	held.during(ctx, func(ctx context.Context) { result, err = effect(ctx) })
+	early := held.during(ctx, func(ctx context.Context) { result, err = effect(ctx) })
+	if err == nil && early != nil {
+		err = fmt.Errorf("claim %.80q: %w", ask.Key, early)
+	}
 	if err != nil {
 		// Where this does not come through the claim runs out; the effect's error counts.
 		held.settle(ctx, []Settlement{giveBack(claim)})
