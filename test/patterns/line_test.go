@@ -27,7 +27,7 @@ const (
 	atOnce     = 8   // deliveries of one member
 	displaced  = 400 // how many places a delivery may be from where it belongs, at most
 	oneInRaces = 20  // one delivery of so many goes to both members
-	oneInFails = 25
+	oneInFails = 10  // messages, when they come for the first time
 	nackDelay  = 5 * time.Millisecond
 	patience   = 60 * time.Second // without a word of any member
 )
@@ -86,8 +86,7 @@ func plan(rnd *rand.Rand, flights []demo.Flight, total int) []*order {
 	var places []place
 	add := func(i int) {
 		at := float64(i)*float64(total)/float64(len(flights)) + rnd.Float64()*displaced
-		places = append(places, place{&order{Message: flights[i].Message("flights"),
-			Fail: rnd.IntN(oneInFails) == 0}, at})
+		places = append(places, place{&order{Message: flights[i].Message("flights")}, at})
 	}
 	for i := range flights {
 		add(i)
@@ -215,7 +214,10 @@ func (l *line) send(m *member, o *order) {
 	again := *o
 	again.N = l.numbers
 	due := l.sent > (l.dead()+1)*l.total/(l.kills+1)
-	if due && !l.armed && l.dead() < l.kills && !l.once[o.Message.ID] {
+	first := !l.once[o.Message.ID]
+	if first && len(l.once)%oneInFails == oneInFails/2 {
+		again.Fail = true
+	} else if due && !l.armed && l.dead() < l.kills && first {
 		again.Die = slices.MinFunc(l.steps, func(a, b string) int {
 			return cmp.Compare(l.faults["kill "+a], l.faults["kill "+b])
 		})

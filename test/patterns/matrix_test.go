@@ -235,7 +235,8 @@ func everyPattern(t *testing.T, on []*backend) {
 	}
 }
 
-// some returns about so many flights: all that some aircraft made, so that many follow each other.
+// some returns about so many flights: all that some aircraft made, so that many follow each other,
+// and a few of unknown aircraft.
 func some(t *testing.T, n int) []demo.Flight {
 	t.Helper()
 	all, err := demo.Flights(0)
@@ -246,14 +247,21 @@ func some(t *testing.T, n int) []demo.Flight {
 	for i := range all {
 		of[all[i].Key]++
 	}
-	chosen := map[string]bool{"": true} // those of unknown aircraft too
-	for i, left := 0, n-of[""]; i < len(all) && left > 0; i++ {
-		if key := all[i].Key; !chosen[key] {
+	unknown := min(n/4, of[""])
+	chosen := map[string]bool{}
+	for i, left := 0, n-unknown; i < len(all) && left > 0; i++ {
+		if key := all[i].Key; key != "" && !chosen[key] {
 			chosen[key] = true
 			left -= of[key]
 		}
 	}
-	return slices.DeleteFunc(all, func(f demo.Flight) bool { return !chosen[f.Key] })
+	return slices.DeleteFunc(all, func(f demo.Flight) bool {
+		if f.Key == "" {
+			unknown--
+			return unknown < 0
+		}
+		return !chosen[f.Key]
+	})
 }
 
 // on runs the pattern on a backend and compares what came of it.
