@@ -4,7 +4,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"syscall"
 	"testing"
+	"testing/synctest"
+	"time"
 )
 
 // A connection that breaks in the middle of a Receive looks like io.EOF, with which a source says
@@ -17,4 +20,21 @@ func TestABrokenConnectionIsNoEnd(t *testing.T) {
 	if !errors.Is(err, io.ErrUnexpectedEOF) {
 		t.Errorf("%v does not say that the answer was cut off", err)
 	}
+}
+
+// A call that finds nobody listening waits for the next owner: that the old one is gone is noticed
+// late where the machine is busy, later than a few quick tries take.
+func TestACallThatNobodyListensToWaitsForTheNextOwner(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := &Client{opt: Options{}.withDefaults()}
+		gone := make(chan struct{})
+		late := 5 * time.Second
+		time.AfterFunc(late, func() { close(gone) })
+		begin := time.Now()
+		err := c.again(t.Context(), target{live: t.Context(), gone: gone}, 1,
+			&brokenError{err: fmt.Errorf("dial: %w", syscall.ECONNREFUSED)})
+		if waited := time.Since(begin); err != nil || waited != late {
+			t.Errorf("the call goes on after %s with %v, want %s and no error", waited, err, late)
+		}
+	})
 }

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"net/http"
 	"sync"
@@ -245,6 +246,8 @@ func (c *Client) again(ctx context.Context, t target, try int, err error) error 
 		}
 	case try >= maxTries:
 		return err
+	case errors.Is(err, syscall.ECONNREFUSED), errors.Is(err, fs.ErrNotExist):
+		// Nobody listens: the owner is gone, which the watch is about to notice.
 	default:
 		// The connection broke. Either its owner is gone, which the watch is about to notice, or
 		// only the connection, and the call is sent there once more.
