@@ -21,7 +21,9 @@ type Table interface {
 	// Put sets a key, whatever it holds; nil data removes it.
 	Put(ctx context.Context, key string, data []byte) error
 	// Swap sets a key if its version still is old (0 = it is missing), else ErrChanged; nil data
-	// removes it. It returns the new version.
+	// removes it. It returns the new version. ErrChanged says that it wrote nothing: whoever reads
+	// again and swaps again writes once. So a swap whose answer was lost is not tried again by the
+	// table; it is another error, and whether it wrote is unknown.
 	Swap(ctx context.Context, key string, old uint64, data []byte) (uint64, error)
 	// Upsert sets a key if the write wins over what is there, see Wins; nil data leaves a
 	// tombstone, which loses to later stamps only. It reports whether it wrote. A stamp that is zero

@@ -121,8 +121,11 @@ func code(err error) string {
 	return coded.ErrorCode()
 }
 
-// throttled reports an error that says to ask less: nothing was written by the last try, and what
-// an earlier one wrote is known by its nonce.
+// once has a write tried once, so that nothing repeats it where its answer is lost.
+func once(o *dynamodb.Options) { o.RetryMaxAttempts = 1 }
+
+// throttled reports an error that says to ask less. Nothing was written by the last try; an earlier
+// one, whose answer was lost, may have written.
 func throttled(err error) bool {
 	switch code(err) {
 	case "ProvisionedThroughputExceededException", // the table's capacity, or a partition's

@@ -52,6 +52,14 @@ func (c claim) after(there claim, now time.Time, bucket int64) claim {
 	return c
 }
 
+// countedIn is the bucket that a key is counted in, 0 where it is in none.
+func (c claim) countedIn() int64 {
+	if c.state == free {
+		return 0 // its release has taken it from the count
+	}
+	return c.bucket
+}
+
 // expiry is when TTL may take an item whose last word is over at end: long after it counts.
 func (s *Store) expiry(end time.Time) int64 {
 	return end.Add(s.o.Window+2*s.o.MaxSkew+cleanLate).Unix() + 1

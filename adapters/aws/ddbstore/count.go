@@ -20,8 +20,9 @@ import (
 // A handle adds to the item once it has slack to add, so that most calls cost nothing. What it has
 // not added when it dies is not counted: a bound may be passed by slack for each handle and each of
 // its deaths within a window. An addition whose answer is lost may have happened, so it is not
-// repeated. The count is above what is there only by releases whose answer was lost, until their
-// bucket goes.
+// repeated; one that DynamoDB refused, because it is asked too much, is, but not at once. The count
+// is above what is there only by releases whose answer was lost, until their bucket goes. A
+// completion whose answer was lost counts with its claim's bucket.
 type counter struct {
 	max, slack int
 	width      time.Duration
@@ -31,10 +32,12 @@ type counter struct {
 	mu      sync.Mutex // guards the fields below; not held across I/O
 	kept    int        // in the item when it was last seen
 	seen    time.Time  // when that was
+	refused time.Time  // when an addition was refused last
 	pending map[int64]int
 }
 
-// refresh is how old the count may be when a new key is refused by it.
+// refresh is how old the count may be when a new key is refused by it, and how long flush adds
+// nothing after an addition was refused.
 const refresh = time.Second
 
 func newCounter(o Options) *counter {
@@ -93,10 +96,13 @@ func (c *counter) stale(now time.Time) bool {
 	return c.total(now) >= c.max && now.Sub(c.seen) >= refresh
 }
 
-// ripe reports whether there is enough to add.
-func (c *counter) ripe() bool {
+// ripe reports whether there is enough to add, and DynamoDB may be asked to.
+func (c *counter) ripe(now time.Time) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if now.Sub(c.refused) < refresh {
+		return false
+	}
 	n := 0
 	for _, d := range c.pending {
 		n += max(d, -d)
@@ -135,7 +141,6 @@ func (c *counter) sync(ctx context.Context, s *Store) error {
 	}
 	now := s.now()
 	adding := c.snapshot(now)
-	defer c.added(adding)
 	if len(adding) == 0 {
 		out, err := s.api.GetItem(ctx, &dynamodb.GetItemInput{TableName: &s.o.Table,
 			Key: s.nameKey(), ConsistentRead: aws.Bool(true)})
@@ -156,7 +161,12 @@ func (c *counter) sync(ctx context.Context, s *Store) error {
 		UpdateExpression:          aws.String("ADD " + strings.Join(add, ", ")),
 		ExpressionAttributeValues: values,
 		ReturnValues:              types.ReturnValueAllNew,
-	}, func(o *dynamodb.Options) { o.RetryMaxAttempts = 1 })
+	}, once)
+	if throttled(err) {
+		c.wait(now)
+		return cause(ctx, err)
+	}
+	c.added(adding)
 	if err != nil {
 		return cause(ctx, err)
 	}
@@ -180,6 +190,13 @@ func (c *counter) snapshot(now time.Time) map[int64]int {
 		}
 	}
 	return maps.Clone(c.pending)
+}
+
+// wait notes that an addition was refused. What it would have added stays pending.
+func (c *counter) wait(now time.Time) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.refused = now
 }
 
 // added takes away what was added, or may have been.

@@ -8,8 +8,9 @@
 // for its whole lease, on a clock that cannot be set; handles remember in memory what they have
 // seen. So one that was opened later waits for a whole lease itself, and a claim whose key nobody
 // asks for again stays. A call that the client sends again, because the answer was lost, knows its
-// own claim by a nonce. A fence is above the one before, and not below the clock in microseconds:
-// of a key whose item is gone it grows as long as clocks are less than MaxSkew apart.
+// own claim by a nonce; a Swap is not sent again. A fence is above the one before, and not below
+// the clock in microseconds: of a key whose item is gone it grows as long as clocks are less than
+// MaxSkew apart.
 //
 // A key is done until Window and MaxSkew have passed, by the clock of who completed it and of who
 // asks; the window is honest as long as these are less than MaxSkew apart. An item that is past its

@@ -29,8 +29,9 @@ type fake struct {
 
 func newFake(t *testing.T) *fake { return &fake{t: t, items: make(map[string]item)} }
 
-// do carries out a call. A call whose answer is lost is made again by the client, as here.
-func (f *fake) do(call string, act func() error) error {
+// do carries out a call. A call whose answer is lost is made again by the client, as here, unless
+// its options say otherwise, or DynamoDB refuses it from then on.
+func (f *fake) do(call string, act func() error, with ...func(*dynamodb.Options)) error {
 	if f.fail == nil {
 		return act()
 	}
@@ -38,8 +39,17 @@ func (f *fake) do(call string, act func() error) error {
 		return err
 	}
 	err := act()
-	if err == nil && f.fail(call, true) != nil {
-		return act()
+	if err != nil {
+		return err
+	}
+	if err = f.fail(call, true); err != nil {
+		var o dynamodb.Options
+		for _, change := range with {
+			change(&o)
+		}
+		if o.RetryMaxAttempts != 1 && !throttled(err) {
+			return act()
+		}
 	}
 	return err
 }
@@ -140,7 +150,7 @@ func (f *fake) GetItem(ctx context.Context, in *dynamodb.GetItemInput,
 }
 
 func (f *fake) PutItem(ctx context.Context, in *dynamodb.PutItemInput,
-	_ ...func(*dynamodb.Options)) (*dynamodb.PutItemOutput, error) {
+	with ...func(*dynamodb.Options)) (*dynamodb.PutItemOutput, error) {
 	return &dynamodb.PutItemOutput{}, f.do("put", func() error {
 		f.mu.Lock()
 		defer f.mu.Unlock()
@@ -150,11 +160,11 @@ func (f *fake) PutItem(ctx context.Context, in *dynamodb.PutItemInput,
 			f.items[pk] = copied(in.Item)
 		}
 		return cmp.Or(ctx.Err(), err)
-	})
+	}, with...)
 }
 
 func (f *fake) DeleteItem(ctx context.Context, in *dynamodb.DeleteItemInput,
-	_ ...func(*dynamodb.Options)) (*dynamodb.DeleteItemOutput, error) {
+	with ...func(*dynamodb.Options)) (*dynamodb.DeleteItemOutput, error) {
 	return &dynamodb.DeleteItemOutput{}, f.do("delete", func() error {
 		f.mu.Lock()
 		defer f.mu.Unlock()
@@ -164,11 +174,11 @@ func (f *fake) DeleteItem(ctx context.Context, in *dynamodb.DeleteItemInput,
 			delete(f.items, pk)
 		}
 		return cmp.Or(ctx.Err(), err)
-	})
+	}, with...)
 }
 
 func (f *fake) UpdateItem(ctx context.Context, in *dynamodb.UpdateItemInput,
-	_ ...func(*dynamodb.Options)) (*dynamodb.UpdateItemOutput, error) {
+	with ...func(*dynamodb.Options)) (*dynamodb.UpdateItemOutput, error) {
 	out := &dynamodb.UpdateItemOutput{}
 	return out, f.do("update", func() error {
 		f.mu.Lock()
@@ -193,7 +203,7 @@ func (f *fake) UpdateItem(ctx context.Context, in *dynamodb.UpdateItemInput,
 			out.Attributes = old
 		}
 		return ctx.Err()
-	})
+	}, with...)
 }
 
 func (f *fake) update(verb, one string, updated, values item) {

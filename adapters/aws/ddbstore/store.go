@@ -110,9 +110,6 @@ func (s *Store) Claim(ctx context.Context, asks []idempotency.Ask) ([]idempotenc
 			return
 		}
 		answers[i], faults[i] = s.claim(ctx, asks[i])
-		if throttled(faults[i]) {
-			answers[i], faults[i] = idempotency.Answer{Err: cause(ctx, faults[i])}, nil
-		}
 	})
 	for _, err := range faults {
 		if err != nil {
@@ -123,9 +120,9 @@ func (s *Store) Claim(ctx context.Context, asks []idempotency.Ask) ([]idempotenc
 	return answers, nil
 }
 
-// flush adds to the count what is ripe. An addition that fails is lost: see counter.
+// flush adds to the count what is ripe. An addition that fails may be lost: see counter.
 func (s *Store) flush(ctx context.Context) {
-	if s.count.ripe() {
+	if s.count.ripe(s.now()) {
 		_ = s.count.sync(ctx, s) // the count may be short of it; the call has done its work
 	}
 }
@@ -176,12 +173,12 @@ func (s *Store) claim(ctx context.Context, a idempotency.Ask) (idempotency.Answe
 	full := s.count.full(s.now())
 	var there claim // the zero one is a key that is not there
 	if full {
-		out, err := s.api.GetItem(ctx, &dynamodb.GetItemInput{TableName: &s.o.Table,
-			Key: keyOf(s.pk(a.Key)), ConsistentRead: aws.Bool(true)})
-		if err != nil {
+		var err error
+		if there, err = s.read(ctx, a.Key); throttled(err) {
+			return idempotency.Answer{Err: cause(ctx, err)}, nil
+		} else if err != nil {
 			return idempotency.Answer{}, err
 		}
-		there = readClaim(out.Item)
 	}
 	for range maxTries {
 		now := s.now()
@@ -193,8 +190,18 @@ func (s *Store) claim(ctx context.Context, a idempotency.Ask) (idempotency.Answe
 				"more: %w", s.o.Name, s.o.MaxKeys, ackwise.ErrFull)}, nil
 		}
 		got, err := s.put(ctx, a.Key, want.after(there, now, s.count.bucket(now)), there)
+		if refused := err; throttled(refused) {
+			// An earlier try of the client may have been carried out, and its answer lost. Where that
+			// cannot be known the call fails: "full" says that the key is not claimed.
+			if got, err = s.read(ctx, a.Key); err == nil && got.nonce != nonce {
+				return idempotency.Answer{Err: cause(ctx, refused)}, nil
+			}
+		}
 		if err != nil {
 			return idempotency.Answer{}, err
+		}
+		if got.nonce == nonce {
+			s.count.move(there.countedIn(), got.bucket)
 		}
 		there = got
 	}
@@ -256,15 +263,17 @@ func (s *Store) put(ctx context.Context, key string, c, there claim) (claim, err
 	if there, ok := refusal(err); ok {
 		return readClaim(there), nil
 	}
+	return c, err
+}
+
+// read returns what is there.
+func (s *Store) read(ctx context.Context, key string) (claim, error) {
+	out, err := s.api.GetItem(ctx, &dynamodb.GetItemInput{TableName: &s.o.Table,
+		Key: keyOf(s.pk(key)), ConsistentRead: aws.Bool(true)})
 	if err != nil {
 		return claim{}, err
 	}
-	from := there.bucket
-	if there.state == free {
-		from = 0 // its release has taken it from the count
-	}
-	s.count.move(from, c.bucket)
-	return c, nil
+	return readClaim(out.Item), nil
 }
 
 func (s *Store) pk(key string) string { return pk("dedup", s.o.Name, key) }

@@ -265,6 +265,89 @@ func TestErrorsOfTheService(t *testing.T) {
 	}
 }
 
+// A claim whose answer is lost, and whose later tries are throttled, is held: the ask is not told
+// that the store is full. Where it cannot be known whether it is, the call fails.
+func TestThrottledAfterALostAnswer(t *testing.T) {
+	for _, unknown := range []bool{false, true} {
+		f, h := newFake(t), &hands{}
+		s := openFake(t, f, h, Options{})
+		throttled := 0
+		f.fail = func(call string, after bool) error {
+			if call == "put" && after || call == "get" && unknown {
+				throttled++
+				return &types.ProvisionedThroughputExceededException{}
+			}
+			return nil
+		}
+		answers, err := s.Claim(t.Context(), []idempotency.Ask{{Key: "m1", Lease: time.Minute}})
+		f.fail = nil
+		switch held := f.items[s.pk("m1")].number("fence"); {
+		case unknown && (answers != nil || !errors.Is(err, ackwise.ErrFull) || throttled != 2):
+			t.Errorf("reads throttled too: %+v, %v, want the call to fail", answers, err)
+		case unknown:
+		case err != nil || throttled != 1:
+			t.Errorf("%v after %d refusals", err, throttled)
+		case answers[0].Status != idempotency.Claimed || int64(answers[0].Fence) != held:
+			t.Errorf("answered %+v, and the key is held by fence %d", answers[0], held)
+		}
+	}
+}
+
+// A swap whose answer is lost is sent once, and is never ErrChanged, which says that it wrote
+// nothing: also where another one has built on it meanwhile.
+func TestLostSwapIsSentOnce(t *testing.T) {
+	for _, c := range []struct {
+		name      string
+		swap      []byte
+		meanwhile bool   // somebody swaps on top before the answer is lost
+		want      string // what is there afterwards
+	}{
+		{"a value", []byte("old+a"), false, "old+a"},
+		{"a removal", nil, false, ""},
+		{"a value, built on", []byte("old+a"), true, "old+a+b"},
+		{"a removal, built on", nil, true, "+b"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			f := newFake(t)
+			table, err := OpenTable(t.Context(), fakeTables{fake: f},
+				TableOptions{Table: "ackwise", Name: "t"})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := table.Put(t.Context(), "k", []byte("old")); err != nil {
+				t.Fatal(err)
+			}
+			onTop := func([]byte) ([]byte, error) { return []byte(c.want), nil }
+			sent, lost := 0, errors.New("connection reset")
+			f.fail = func(call string, after bool) error {
+				if call == "get" {
+					return nil
+				}
+				if !after {
+					sent++
+					return nil
+				}
+				f.fail = nil
+				if c.meanwhile {
+					if _, err := idempotency.Apply(t.Context(), table, "k", onTop); err != nil {
+						t.Error(err)
+					}
+				}
+				f.fail = func(string, bool) error { sent++; return nil }
+				return lost
+			}
+			_, err = idempotency.Apply(t.Context(), table, "k",
+				func([]byte) ([]byte, error) { return c.swap, nil })
+			if !errors.Is(err, lost) || errors.Is(err, idempotency.ErrChanged) || sent != 1 {
+				t.Errorf("sent %d times: %v, want the one error of unknown outcome", sent, err)
+			}
+			if e, err := table.Get(t.Context(), "k"); err != nil || string(e.Data) != c.want {
+				t.Errorf("afterwards there is %q, %v, want %q", e.Data, err, c.want)
+			}
+		})
+	}
+}
+
 // Some settlements of a call may fail; the call fails where all of them do.
 func TestSettlementsFailOneByOne(t *testing.T) {
 	f, h := newFake(t), &hands{}
@@ -375,6 +458,64 @@ func TestCount(t *testing.T) {
 	h.advance(2 * time.Hour)
 	if full := claim(other, "e", 10); full != 0 {
 		t.Errorf("%d of 10 keys are refused after the window, want none", full)
+	}
+}
+
+// An addition that DynamoDB refuses stays to be made, and is not asked for again at once.
+func TestCountKeepsWhatWasRefused(t *testing.T) {
+	f, h := newFake(t), &hands{}
+	s := openFake(t, f, h, Options{MaxKeys: 10})
+	other := openFake(t, f, h, Options{MaxKeys: 10})
+	refused := 0
+	f.fail = func(call string, after bool) error {
+		if call != "update" {
+			return nil
+		}
+		refused++
+		return &types.ProvisionedThroughputExceededException{}
+	}
+	admit := func(s *Store, prefix string) (admitted int) {
+		for i := range 20 {
+			if a := ask(t, s, fmt.Sprint(prefix, i)); a.Status == idempotency.Claimed {
+				admitted++
+			}
+		}
+		return admitted
+	}
+	if n := admit(s, "a"); n != 10 || refused != 1 {
+		t.Errorf("%d of 10 keys are claimed, with %d additions refused, want 1", n, refused)
+	}
+	f.fail = nil
+	h.advance(refresh)
+	if n := admit(s, "b"); n != 0 {
+		t.Errorf("%d keys more are claimed in a full store", n)
+	}
+	// The other handle knows of them with the first key that it adds itself.
+	if n := admit(other, "c"); n > 1 {
+		t.Errorf("another handle claims %d keys more, want 1 at most", n)
+	}
+}
+
+// A claim that is known by its nonce, since its answer was lost, is counted as any other.
+func TestCountKnowsLostClaims(t *testing.T) {
+	f, h := newFake(t), &hands{}
+	s := openFake(t, f, h, Options{MaxKeys: 10})
+	lost := 0
+	f.fail = func(call string, after bool) error {
+		if call != "put" || !after {
+			return nil
+		}
+		lost++
+		return errors.New("lost")
+	}
+	for i := range 11 {
+		a := ask(t, s, fmt.Sprint(i))
+		if full := errors.Is(a.Err, ackwise.ErrFull); full != (i == 10) {
+			t.Errorf("key %d of 10 that fit: %+v", i, a)
+		}
+	}
+	if lost != 10 {
+		t.Errorf("%d answers were lost, want 10", lost)
 	}
 }
 

@@ -73,14 +73,15 @@ func (t *Table) Get(ctx context.Context, key string) (idempotency.Entry, error) 
 
 // Put sets a key, whatever it holds; nil data removes it.
 func (t *Table) Put(ctx context.Context, key string, data []byte) error {
-	_, err := t.plain(ctx, "put", key, condition{text: "attribute_not_exists(stamp)"}, data)
+	_, err := t.plain(ctx, "put", key, condition{text: "attribute_not_exists(stamp)", tries: often},
+		data)
 	return err
 }
 
-// Swap sets a key if its version still is old, and returns the new one. A removal whose answer was
-// lost, and which the client repeated, answers ErrChanged.
+// Swap sets a key if its version still is old, and returns the new one. It is sent once: where the
+// answer is lost that is an error, and whether it wrote is unknown.
 func (t *Table) Swap(ctx context.Context, key string, old uint64, data []byte) (uint64, error) {
-	c := condition{text: "attribute_not_exists(pk)"}
+	c := condition{text: "attribute_not_exists(pk)", tries: once}
 	if old != 0 {
 		c.text = "vers = :old AND attribute_not_exists(stamp)"
 		c.values = item{":old": &types.AttributeValueMemberN{Value: strconv.FormatUint(old, 10)}}
@@ -88,11 +89,15 @@ func (t *Table) Swap(ctx context.Context, key string, old uint64, data []byte) (
 	return t.plain(ctx, "swap", key, c, data)
 }
 
-// condition is what a write wants of what is there.
+// condition is what a write wants of what is there, and how often the client may try it.
 type condition struct {
 	text   string
 	values item
+	tries  func(*dynamodb.Options)
 }
+
+// often leaves it to the client's options.
+func often(*dynamodb.Options) {}
 
 // plain writes without a stamp.
 func (t *Table) plain(ctx context.Context, verb, key string, c condition, data []byte) (
@@ -109,7 +114,7 @@ func (t *Table) plain(ctx context.Context, verb, key string, c condition, data [
 			ConditionExpression:                 &c.text,
 			ExpressionAttributeValues:           c.values,
 			ReturnValuesOnConditionCheckFailure: keepItem,
-		})
+		}, c.tries)
 	} else {
 		_, err = t.api.PutItem(ctx, &dynamodb.PutItemInput{TableName: &t.o.Table,
 			Item: item{"pk": text(t.pk(key)), "vers": number(version),
@@ -117,7 +122,7 @@ func (t *Table) plain(ctx context.Context, verb, key string, c condition, data [
 			ConditionExpression:                 &c.text,
 			ExpressionAttributeValues:           c.values,
 			ReturnValuesOnConditionCheckFailure: keepItem,
-		})
+		}, c.tries)
 	}
 	there, refused := refusal(err)
 	switch {

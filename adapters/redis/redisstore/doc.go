@@ -8,7 +8,7 @@
 // server's. Done keys stand in buckets, each an eighth of the window, which are dropped whole. Each
 // script declares its keys, and those of a shard share a hash tag, so that a cluster has them in
 // one slot: "ackwise:dedup:{NAME:SHARD}:…". A call that the client sends again, because the answer
-// was lost, finds its own claim.
+// was lost, finds its own claim; a Swap is not sent again.
 //
 // What it cannot do: be more durable than the server. Redis answers before its replicas have a
 // write, so that a failover may forget the last completions, and their effects are made again;

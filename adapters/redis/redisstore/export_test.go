@@ -4,8 +4,17 @@ import "strings"
 
 // UseClock has a store's scripts read the time from a key, in microseconds, which a test sets.
 func UseClock(s *Store, key string) {
-	const server = "redis.call('TIME')"
-	test := "{0, redis.call('GET', '" + key + "')}"
-	s.claim = newScript(strings.Replace(s.claim.source, server, test, 1))
-	s.settle = newScript(strings.Replace(s.settle.source, server, test, 1))
+	s.claim, s.settle = s.claim.withClock(key), s.settle.withClock(key)
+}
+
+// UseTableClock has a table's scripts do so.
+func UseTableClock(t *Table, key string) {
+	t.put, t.swap, t.upsert = t.put.withClock(key), t.swap.withClock(key), t.upsert.withClock(key)
+}
+
+func (s script) withClock(key string) script {
+	other := newScript(strings.Replace(s.source, "redis.call('TIME')",
+		"{0, redis.call('GET', '"+key+"')}", 1))
+	other.once = s.once
+	return other
 }

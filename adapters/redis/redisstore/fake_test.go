@@ -22,10 +22,12 @@ type fake struct {
 }
 
 // fakeClient makes a client that tries once, of a server whose scripts are answered by a function
-// of the command, EVAL or EVALSHA, and of how many came before, in the server's protocol.
-func fakeClient(scripts func(command string, n int) string) (*redis.Client, *fake) {
+// of the command, EVAL or EVALSHA, and of how many came before, in the server's protocol. Where it
+// returns "" the answer is lost: the connection ends in its place.
+func fakeClient(scripts func(command string, n int) string, with ...func(*redis.Options)) (
+	*redis.Client, *fake) {
 	f := &fake{scripts: scripts}
-	return redis.NewClient(&redis.Options{
+	o := &redis.Options{
 		Protocol: 2, DisableIdentity: true, MaxRetries: -1, DialerRetries: 1,
 		ContextTimeoutEnabled: true,
 		Dialer: func(context.Context, string, string) (net.Conn, error) {
@@ -33,7 +35,11 @@ func fakeClient(scripts func(command string, n int) string) (*redis.Client, *fak
 			go f.serve(far) // ends with the client's connection
 			return near, nil
 		},
-	}), f
+	}
+	for _, change := range with {
+		change(o)
+	}
+	return redis.NewClient(o), f
 }
 
 func (f *fake) serve(c net.Conn) {
@@ -44,7 +50,8 @@ func (f *fake) serve(c net.Conn) {
 		if err != nil {
 			return // the client is gone
 		}
-		if _, err := io.WriteString(c, f.answer(words)); err != nil {
+		answer := f.answer(words)
+		if _, err := io.WriteString(c, answer); err != nil || answer == "" {
 			return
 		}
 	}

@@ -136,6 +136,90 @@ func TestRealClockIsSetBack(t *testing.T) {
 	}
 }
 
+// A failover forgets a claim, or a write: its fence, or version, is not given to another, also
+// where the clock stands behind the greatest of before.
+func TestRealFailoverForgets(t *testing.T) {
+	client := shared(t)
+	h := setClock(t, client)
+	t.Run("a claim", func(t *testing.T) {
+		n := name(t)
+		s := open(t, client, redisstore.Options{Name: n})
+		redisstore.UseClock(s, h.key)
+		ask := idempotency.Ask{Key: "held", Lease: time.Minute}
+		claim(t, s, idempotency.Ask{Key: "before", Lease: time.Minute})
+		h.advance(-time.Hour)
+		claim(t, s, idempotency.Ask{Key: "after", Lease: time.Minute})
+		failover := replica(t, client, "ackwise:dedup:{"+n+":0}:*")
+		h.advance(time.Second)
+		a := claim(t, s, ask)[0]
+		failover()
+		h.advance(time.Second)
+		b := claim(t, s, ask)[0]
+		if b.Status != idempotency.Claimed || b.Takeover || b.Fence == a.Fence {
+			t.Fatalf("the claim %+v is forgotten, the next one is %+v", a, b)
+		}
+		results, err := s.Settle(t.Context(), []idempotency.Settlement{{Key: "held",
+			Fence: a.Fence, Verb: idempotency.Complete}})
+		if err != nil || !errors.Is(results[0], idempotency.ErrFence) {
+			t.Errorf("who holds the forgotten claim completes: %v, %v, want ErrFence", results, err)
+		}
+	})
+	t.Run("a write", func(t *testing.T) {
+		n := name(t)
+		table, err := redisstore.OpenTable(t.Context(), client, redisstore.TableOptions{Name: n})
+		if err != nil {
+			t.Fatal(err)
+		}
+		redisstore.UseTableClock(table, h.key)
+		if err := table.Put(t.Context(), "before", []byte("v")); err != nil {
+			t.Fatal(err)
+		}
+		failover := replica(t, client, "ackwise:table:{"+n+":0}:*")
+		h.advance(-time.Hour)
+		a, err := table.Swap(t.Context(), "k", 0, []byte("a"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		failover()
+		if b, err := table.Swap(t.Context(), "k", 0, []byte("b")); err != nil || b == a {
+			t.Errorf("swapped after version %d was forgotten: %d, %v", a, b, err)
+		}
+		if _, err := table.Swap(t.Context(), "k", a, []byte("a")); !errors.Is(err,
+			idempotency.ErrChanged) {
+			t.Errorf("swap from a forgotten version: %v, want ErrChanged", err)
+		}
+	})
+}
+
+// replica keeps what a server holds under a pattern. What it returns brings that back, as a
+// failover to a replica does that has missed everything since.
+func replica(t *testing.T, client *redis.Client, pattern string) (failover func()) {
+	t.Helper()
+	ctx := t.Context()
+	keys := func() []string {
+		all, err := client.Keys(ctx, pattern).Result()
+		if err != nil || len(all) == 0 {
+			t.Fatalf("%d keys fit %s: %v", len(all), pattern, err)
+		}
+		return all
+	}
+	kept := make(map[string]string)
+	for _, key := range keys() {
+		kept[key] = client.Dump(ctx, key).Val()
+	}
+	return func() {
+		t.Helper()
+		if err := client.Del(ctx, keys()...).Err(); err != nil {
+			t.Fatal(err)
+		}
+		for key, value := range kept {
+			if err := client.Restore(ctx, key, 0, value).Err(); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+}
+
 // hands are a clock of the server's that a test moves.
 type hands struct {
 	t      *testing.T
@@ -506,16 +590,12 @@ func TestRealAnswersAreLost(t *testing.T) {
 	}
 	lose.Store(1)
 	settle(t, s, idempotency.Settlement{Key: "m1", Fence: a[0].Fence, Verb: idempotency.Complete})
-	if _, err := table.Swap(t.Context(), "k", 0, []byte("warm")); err != nil {
-		t.Fatal(err)
-	}
-	e, err := table.Get(t.Context(), "k")
-	if err != nil {
+	if err := table.Put(t.Context(), "k", []byte("warm")); err != nil {
 		t.Fatal(err)
 	}
 	lose.Store(1)
-	if _, err := table.Swap(t.Context(), "k", e.Version, []byte("v")); err != nil {
-		t.Errorf("swap, the answer lost: %v", err)
+	if err := table.Put(t.Context(), "k", []byte("v")); err != nil {
+		t.Errorf("put, the answer lost: %v", err)
 	}
 	lose.Store(1)
 	wrote, err := table.Upsert(t.Context(), "u", ackwise.Stamp{Millis: 1, Node: "n"}, []byte("v"))
@@ -527,16 +607,79 @@ func TestRealAnswersAreLost(t *testing.T) {
 	}
 }
 
+// A swap whose answer is lost is an error of unknown outcome, and never ErrChanged, which says that
+// it wrote nothing: also where another one has built on it meanwhile.
+func TestRealSwapAnswersAreLost(t *testing.T) {
+	plain := shared(t)
+	for _, c := range []struct {
+		name      string
+		swap      []byte
+		meanwhile bool   // somebody swaps on top before the answer is lost
+		want      string // what is there afterwards
+	}{
+		{"a value", []byte("old+a"), false, "old+a"},
+		{"a removal", nil, false, ""},
+		{"a value, built on", []byte("old+a"), true, "old+a+b"},
+		{"a removal, built on", nil, true, "+b"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			o := redisstore.TableOptions{Name: name(t)}
+			b, err := redisstore.OpenTable(t.Context(), plain, o)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var lose, lost atomic.Int32
+			meanwhile := func() {
+				if e, err := b.Get(t.Context(), "k"); err != nil {
+					t.Error(err)
+				} else if _, err = b.Swap(t.Context(), "k", e.Version,
+					append(e.Data, "+b"...)); err != nil {
+					t.Error(err)
+				}
+			}
+			if !c.meanwhile {
+				meanwhile = nil
+			}
+			client := connect(t, servers.Address(t, "ACKWISE_TEST_REDIS"), func(o *redis.Options) {
+				o.Dialer = func(ctx context.Context, network, address string) (net.Conn, error) {
+					c, err := new(net.Dialer).DialContext(ctx, network, address)
+					return &lossy{Conn: c, lose: &lose, lost: &lost, meanwhile: meanwhile}, err
+				}
+			})
+			a, err := redisstore.OpenTable(t.Context(), client, o)
+			if err != nil {
+				t.Fatal(err)
+			}
+			old, err := a.Swap(t.Context(), "k", 0, []byte("old"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			lose.Store(1)
+			_, err = a.Swap(t.Context(), "k", old, c.swap)
+			if err == nil || errors.Is(err, idempotency.ErrChanged) || lost.Load() != 1 {
+				t.Errorf("swap, %d answers lost: %v, want an error of unknown outcome", lost.Load(), err)
+			}
+			if e, err := b.Get(t.Context(), "k"); err != nil || string(e.Data) != c.want {
+				t.Errorf("afterwards there is %q, %v, want %q", e.Data, err, c.want)
+			}
+		})
+	}
+}
+
 // lossy breaks its connection in the place of an answer that has come.
 type lossy struct {
 	net.Conn
 	lose, lost *atomic.Int32
+	meanwhile  func() // between the two; nil = nothing
 }
 
 func (l *lossy) Read(b []byte) (int, error) {
 	n, err := l.Conn.Read(b)
 	if err == nil && n > 0 && l.lose.CompareAndSwap(1, 0) {
 		l.lost.Add(1)
+		if l.meanwhile != nil {
+			l.meanwhile()
+		}
 		l.Close()
 		return 0, io.ErrUnexpectedEOF
 	}

@@ -120,7 +120,9 @@ local function claim(key, sum, lease, nonce)
   elseif full() then
     return {'full', held}
   end
-  local f = math.max(fence + 1, micros)
+  -- By the clock that runs on: a fence that a failover lost does not come again, also where the
+  -- server's own clock stands behind the greatest.
+  local f = math.max(fence + 1, micros + offset * 1000)
   local new = {fence = text(f), ends = now + lease, takeover = c and '1' or '0', nonce = nonce,
     sum = sum}
   local r = redis.pcall('HSET', KEYS[2], key, pack_claim(new))

@@ -116,17 +116,40 @@ func info(ctx context.Context, node redis.Cmdable, section string) (map[string]s
 }
 
 // script is a script and its name on the server.
-type script struct{ source, sum string }
+type script struct {
+	source, sum string
+	once        bool // the client does not repeat a call whose answer was lost
+}
 
 func newScript(source string) script {
 	sum := sha1.Sum([]byte(source))
-	return script{source, hex.EncodeToString(sum[:])}
+	return script{source: source, sum: hex.EncodeToString(sum[:])}
 }
+
+// onceOnly is a command that the client sends once, whatever its options say.
+type onceOnly struct{ *redis.Cmd }
+
+// NoRetry says so to the client.
+func (onceOnly) NoRetry() bool { return true }
 
 // call is one run of a script.
 type call struct {
 	keys []string
 	args []any
+}
+
+// command makes the command of a run: by the script's name, or by its source.
+func (c call) command(ctx context.Context, s script, known bool) *redis.Cmd {
+	args := []any{"eval", s.source, len(c.keys)}
+	if known {
+		args = []any{"evalsha", s.sum, len(c.keys)}
+	}
+	for _, key := range c.keys {
+		args = append(args, key)
+	}
+	cmd := redis.NewCmd(ctx, append(args, c.args...)...)
+	cmd.SetFirstKeyPos(3) // a cluster finds the slot by it
+	return cmd
 }
 
 // run runs a script once for each call, in one round trip, and once more for those that found that
@@ -141,11 +164,12 @@ func (s script) run(ctx context.Context, c redis.UniversalClient, calls []call) 
 		p := c.Pipeline()
 		cmds := make([]*redis.Cmd, len(todo))
 		for i, n := range todo {
-			if one := calls[n]; try == 0 {
-				cmds[i] = p.EvalSha(ctx, s.sum, one.keys, one.args...)
-			} else {
-				cmds[i] = p.Eval(ctx, s.source, one.keys, one.args...)
+			cmds[i] = calls[n].command(ctx, s, try == 0)
+			var one redis.Cmder = cmds[i]
+			if s.once {
+				one = onceOnly{cmds[i]}
 			}
+			_ = p.Process(ctx, one) // it is only taken in
 		}
 		_, _ = p.Exec(ctx) // the error is that of the first command which has one
 		var unknown []int

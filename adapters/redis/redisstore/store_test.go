@@ -103,6 +103,59 @@ func TestScriptsAreSentOnce(t *testing.T) {
 	}
 }
 
+// A swap whose answer is lost is sent once, by a client that repeats whatever it may, and applied
+// once: its outcome is unknown. What may be repeated is.
+func TestLostSwapIsSentOnce(t *testing.T) {
+	for _, c := range []struct {
+		name    string
+		answers []string // after that of OpenTable; "" = it is lost
+		use     func(table *redisstore.Table) error
+		fails   bool
+	}{
+		{"swap", []string{""}, func(table *redisstore.Table) error {
+			_, err := table.Swap(t.Context(), "k", 0, []byte("v"))
+			return err
+		}, true},
+		{"removal", []string{""}, func(table *redisstore.Table) error {
+			_, err := table.Swap(t.Context(), "k", 7, nil)
+			return err
+		}, true},
+		{"apply", []string{list(), ""}, func(table *redisstore.Table) error {
+			_, err := idempotency.Apply(t.Context(), table, "k",
+				func([]byte) ([]byte, error) { return []byte("v"), nil })
+			return err
+		}, true},
+		{"put", []string{"", list(bulk("wrote"), ":7\r\n")}, func(table *redisstore.Table) error {
+			return table.Put(t.Context(), "k", []byte("v"))
+		}, false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			client, f := fakeClient(func(_ string, n int) string {
+				if n == 0 {
+					return list(bulk("1"))
+				}
+				if n > len(c.answers) {
+					return list(bulk("changed"))
+				}
+				return c.answers[n-1]
+			}, func(o *redis.Options) { o.MaxRetries, o.MinRetryBackoff = 3, -1 })
+			defer client.Close()
+			table, err := redisstore.OpenTable(t.Context(), client, redisstore.TableOptions{Name: "t"})
+			if err != nil {
+				t.Fatal(err)
+			}
+			err = c.use(table)
+			if (err != nil) != c.fails || errors.Is(err, idempotency.ErrChanged) {
+				t.Errorf("the answer was lost: %v, want an error that is not ErrChanged: %t", err,
+					c.fails)
+			}
+			if want := 1 + len(c.answers); len(f.calls) != want {
+				t.Errorf("the server ran %d scripts, want %d", len(f.calls), want)
+			}
+		})
+	}
+}
+
 func TestOptions(t *testing.T) {
 	client, f := fakeClient(func(string, int) string { return config() })
 	defer client.Close()

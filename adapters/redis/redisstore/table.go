@@ -3,7 +3,7 @@ package redisstore
 import (
 	"context"
 	"crypto/rand"
-	"encoding/hex"
+	"encoding/binary"
 	"fmt"
 	"strconv"
 	"sync/atomic"
@@ -17,11 +17,11 @@ import (
 
 // Table is an idempotency.Table in Redis.
 type Table struct {
-	client                    redis.UniversalClient
-	o                         TableOptions
-	keys                      [][]string // by shard: rows, tombstones, meta
-	get, plain, upsert, purge script
-	closed                    atomic.Bool
+	client                        redis.UniversalClient
+	o                             TableOptions
+	keys                          [][]string // by shard: rows, tombstones
+	get, put, swap, upsert, purge script
+	closed                        atomic.Bool
 }
 
 // purgeRun bounds the tombstones that one run of a script removes.
@@ -33,11 +33,12 @@ func OpenTable(ctx context.Context, client redis.UniversalClient, o TableOptions
 	if err != nil {
 		return nil, fmt.Errorf("open table: %w", err)
 	}
-	t := &Table{client: client, o: o, get: newScript(getScript), plain: newScript(plainScript),
-		upsert: newScript(upsertScript), purge: newScript(purgeScript)}
+	t := &Table{client: client, o: o, get: newScript(getScript), put: newScript(plainScript),
+		swap: newScript(plainScript), upsert: newScript(upsertScript), purge: newScript(purgeScript)}
+	t.swap.once = true // a repeat might find its own write, or one on top of it, and say "changed"
 	for shard := range o.Shards {
 		p := prefix("table", o.Name, shard)
-		t.keys = append(t.keys, []string{p + "rows", p + "graves", p + "meta"})
+		t.keys = append(t.keys, []string{p + "rows", p + "graves"})
 	}
 	if err := t.open(ctx); err != nil {
 		return nil, fmt.Errorf("open table %s: %w", o.Name, err)
@@ -91,13 +92,14 @@ func (t *Table) Get(ctx context.Context, key string) (idempotency.Entry, error) 
 
 // Put sets a key, whatever it holds; nil data removes it.
 func (t *Table) Put(ctx context.Context, key string, data []byte) error {
-	_, err := t.write(ctx, "put", t.plain, writing{key: key, old: "any", data: data})
+	_, err := t.write(ctx, "put", t.put, writing{key: key, old: "any", data: data})
 	return err
 }
 
-// Swap sets a key if its version still is old, and returns the new one.
+// Swap sets a key if its version still is old, and returns the new one. It is sent to the server
+// once: where the answer is lost that is an error, and whether it wrote is unknown.
 func (t *Table) Swap(ctx context.Context, key string, old uint64, data []byte) (uint64, error) {
-	return t.write(ctx, "swap", t.plain,
+	return t.write(ctx, "swap", t.swap,
 		writing{key: key, old: strconv.FormatUint(old, 10), data: data})
 }
 
@@ -125,10 +127,8 @@ func (t *Table) write(ctx context.Context, verb string, sc script, w writing) (u
 	if w.data == nil {
 		kind = "-"
 	}
-	var nonce [16]byte
-	rand.Read(nonce[:]) // never fails, see crypto/rand
-	reply, err := t.run(ctx, verb, sc, w.key, t.o.MaxKeys/t.o.Shards, hex.EncodeToString(nonce[:]),
-		w.old, kind, string(w.data))
+	reply, err := t.run(ctx, verb, sc, w.key, t.o.MaxKeys/t.o.Shards, newVersion(), w.old, kind,
+		string(w.data))
 	if err != nil {
 		return 0, err
 	}
@@ -149,6 +149,13 @@ func (t *Table) write(ctx context.Context, verb string, sc script, w writing) (u
 		err = strange(reply)
 	}
 	return 0, t.fault(verb, w.key, err)
+}
+
+// newVersion draws a version: 53 bits, which a script's numbers have.
+func newVersion() uint64 {
+	var b [8]byte
+	rand.Read(b[:]) // never fails, see crypto/rand
+	return binary.BigEndian.Uint64(b[:])>>11 | 1
 }
 
 // run runs a script on the shard of a key, which is its first argument.

@@ -1,13 +1,13 @@
 package redisstore
 
-// The scripts of tables. A row is one field of a hash: its version, stamp and writer's nonce as
-// text, then '-' for a tombstone, or '=' and the value.
+// The scripts of tables. A row is one field of a hash: its version and stamp as text, then '-' for
+// a tombstone, or '=' and the value.
 //
-//	KEYS  1 rows · 2 tombstones by the time of their writing · 3 meta
-//	meta  version: the greatest so far
+//	KEYS  1 rows · 2 tombstones by the time of their writing
 //
-// A version is above all that the shard gave before, and not below the server's clock in
-// microseconds, so that one that a failover lost does not come again.
+// A version is random and its writer's, so that none comes again: neither one that a failover lost,
+// nor by a clock that is set back, nor after a removal. It is the nonce of its write too: a call
+// that comes again, because its answer was lost, finds its row.
 const tablePart = `
 local clock = redis.call('TIME')
 local micros = clock[1] * 1000000 + clock[2]
@@ -17,22 +17,20 @@ local function text(n) return string.format('%.0f', n) end
 local function row_of(key)
   local v = redis.call('HGET', KEYS[1], key)
   if not v then return nil end
-  local version, stamp, nonce, kind, data = string.match(v, '^(%d+) (%S*) (%x+) ([-=])(.*)$')
-  return {version = version, stamp = stamp, nonce = nonce, deleted = kind == '-', data = data}
+  local version, stamp, kind, data = string.match(v, '^(%d+) (%S*) ([-=])(.*)$')
+  return {version = version, stamp = stamp, deleted = kind == '-', data = data}
 end
 
 -- Replies 'full' where there is no room. The row is written first: of a script that finds no memory
 -- the first write is refused, and nothing else is.
-local function write(key, stamp, nonce, kind, data, max)
+local function write(key, stamp, version, kind, data, max)
   if redis.call('HEXISTS', KEYS[1], key) == 0 and redis.call('HLEN', KEYS[1]) >= max then
     return {'full', redis.call('HLEN', KEYS[1])}
   end
-  local version = math.max(tonumber(redis.call('HGET', KEYS[3], 'version') or 0) + 1, micros)
-  redis.call('HSET', KEYS[1], key, text(version) .. ' ' .. stamp .. ' ' .. nonce .. ' ' .. kind .. data)
-  redis.call('HSET', KEYS[3], 'version', text(version))
+  redis.call('HSET', KEYS[1], key, version .. ' ' .. stamp .. ' ' .. kind .. data)
   redis.call('ZREM', KEYS[2], key)
   if kind == '-' then redis.call('ZADD', KEYS[2], text(micros), key) end
-  return {'wrote', version}
+  return {'wrote', tonumber(version)}
 end
 `
 
@@ -48,28 +46,26 @@ return {tonumber(row.version), row.stamp, row.deleted and '-' or '=', row.data}
 
 // plainScript is Put and Swap.
 //
-//	ARGV   1 key · 2 bound · 3 nonce · 4 the version that is expected, or "any"
+//	ARGV   1 key · 2 bound · 3 the new version · 4 the version that is expected, or "any"
 //	       5 "-" = remove, "=" = set · 6 data
 //	reply  {"wrote", version} {"changed"} {"stamped"} {"full", keys}
-//
-// The nonce belongs to the call: one that comes again, because its answer was lost, finds its row.
 const plainScript = tablePart + `
-local key, nonce, old = ARGV[1], ARGV[3], ARGV[4]
+local key, version, old = ARGV[1], ARGV[3], ARGV[4]
 local row = row_of(key)
-if row and row.nonce == nonce then return {'wrote', tonumber(row.version)} end
+if row and row.version == version then return {'wrote', tonumber(row.version)} end
 if row and row.stamp ~= '' then return {'stamped'} end
 if old ~= 'any' and old ~= (row and row.version or '0') then return {'changed'} end
 if ARGV[5] == '-' then
   redis.call('HDEL', KEYS[1], key)
   return {'wrote', 0}
 end
-return write(key, '', nonce, '=', ARGV[6], tonumber(ARGV[2]))
+return write(key, '', version, '=', ARGV[6], tonumber(ARGV[2]))
 `
 
 // upsertScript is Upsert. It compares bytes with its own function: the server's order of texts
 // depends on its locale.
 //
-//	ARGV   1 key · 2 bound · 3 nonce · 4 stamp · 5 "-" = delete, "=" = set · 6 data
+//	ARGV   1 key · 2 bound · 3 the new version · 4 stamp · 5 "-" = delete, "=" = set · 6 data
 //	reply  {"wrote", version} {"older"} {"stamped"} {"full", keys}
 const upsertScript = tablePart + `
 local function before(a, b)
@@ -91,14 +87,14 @@ local function wins(stamp, deletes, data, row)
   return deletes or before(row.data, data)
 end
 
-local key, nonce, stamp, kind, data = ARGV[1], ARGV[3], ARGV[4], ARGV[5], ARGV[6]
+local key, version, stamp, kind, data = ARGV[1], ARGV[3], ARGV[4], ARGV[5], ARGV[6]
 local row = row_of(key)
 if row then
-  if row.nonce == nonce then return {'wrote', tonumber(row.version)} end
+  if row.version == version then return {'wrote', tonumber(row.version)} end
   if row.stamp == '' then return {'stamped'} end
   if not wins(stamp, kind == '-', data, row) then return {'older'} end
 end
-return write(key, stamp, nonce, kind, data, tonumber(ARGV[2]))
+return write(key, stamp, version, kind, data, tonumber(ARGV[2]))
 `
 
 // purgeScript removes the oldest tombstones of a shard.
