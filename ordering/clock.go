@@ -21,10 +21,14 @@ type ClockOptions struct {
 	// alone. Required.
 	Keeper Keeper
 	// MaxDrift is how far ahead of the wall clock a stamp that is observed may be: one further
-	// ahead is refused, so that one wrong clock does not carry all others away. Default: 1 min.
+	// ahead is refused, so that one wrong clock does not carry all others away. It should be more
+	// than the MaxDrift and Ahead of any peer together, whose own stamps may be that far ahead after
+	// what it observed and a restart; and peers refuse the stamps of a clock whose wall was set back
+	// by more, until the wall is there again. Default: 1 min.
 	MaxDrift time.Duration
-	// Ahead is how far ahead of its use a time is kept, and so how often the keeper saves, and
-	// how far a clock may jump at a restart. Default: 1 s.
+	// Ahead is how far ahead of the wall clock, or of a stamp that is observed, a time is kept, and
+	// so how often the keeper saves, and how far a clock may jump at a restart. A clock that is that
+	// far ahead of the wall already goes on by 1 ms at each restart. Default: 1 s.
 	Ahead time.Duration
 	// Now reads the wall clock. Default: time.Now.
 	Now func() time.Time
@@ -119,7 +123,10 @@ func (c *Clock) Now(ctx context.Context) (ackwise.Stamp, error) {
 			return next, nil
 		}
 		c.mu.Unlock()
-		if err := c.save(ctx, next.Millis); err != nil {
+		// Where the clock is ahead of the wall, the limit moves by a millisecond only: many restarts
+		// in a row do not carry it away from its peers.
+		upTo := c.opt.Now().Add(c.opt.Ahead).UnixMilli()
+		if err := c.save(ctx, next.Millis, upTo); err != nil {
 			return ackwise.Stamp{}, err
 		}
 	}
@@ -161,14 +168,14 @@ func (c *Clock) Observe(ctx context.Context, s ackwise.Stamp) error {
 			return nil
 		}
 		c.mu.Unlock()
-		if err := c.save(ctx, s.Millis); err != nil {
+		if err := c.save(ctx, s.Millis, s.Millis+c.opt.Ahead.Milliseconds()); err != nil {
 			return err
 		}
 	}
 }
 
-// save moves the limit to Ahead behind a time. One call saves for all that wait.
-func (c *Clock) save(ctx context.Context, millis int64) error {
+// save moves the limit to upTo, and behind a time. One call saves for all that wait.
+func (c *Clock) save(ctx context.Context, millis, upTo int64) error {
 	select {
 	case c.saving <- struct{}{}:
 		defer func() { <-c.saving }()
@@ -181,7 +188,7 @@ func (c *Clock) save(ctx context.Context, millis int64) error {
 	if millis < limit {
 		return nil
 	}
-	limit = millis + c.opt.Ahead.Milliseconds()
+	limit = max(millis+1, upTo)
 	value := binary.BigEndian.AppendUint64(nil, uint64(limit))
 	// Cut off half way it would be unknown whether the limit holds, so it is not cut off.
 	err := c.opt.Keeper.Save(context.WithoutCancel(ctx), []Record{{Name: limitName, Value: value}})

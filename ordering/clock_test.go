@@ -291,3 +291,39 @@ func TestClockOnAFile(t *testing.T) {
 		}
 	}
 }
+
+// Restarts in a row, while the wall clock hardly moves, do not carry a clock away: a peer with the
+// same wall clock still takes its stamps. So does one whose MaxDrift is more than what the clock
+// may have observed and its Ahead.
+func TestRestartsDoNotCarryAClockAway(t *testing.T) {
+	w := &wall{at: zeroTime}
+	peer := clockOn(t, newMemory(), w, "peer")
+	keeper := newMemory()
+	var last ackwise.Stamp
+	for range 90 {
+		s := now(t, clockOn(t, keeper, w, "a"))
+		if s.Compare(last) <= 0 {
+			t.Fatalf("%s does not follow %s", s, last)
+		}
+		last = s
+	}
+	if err := peer.Observe(t.Context(), last); err != nil {
+		t.Error(err)
+	}
+	c := clockOn(t, keeper, w, "a")
+	far := ackwise.Stamp{Millis: w.at.Add(time.Minute).UnixMilli(), Node: "x"}
+	if err := c.Observe(t.Context(), far); err != nil {
+		t.Fatal(err)
+	}
+	for range 90 {
+		last = now(t, clockOn(t, keeper, w, "a"))
+	}
+	patient, err := NewClock(t.Context(), ClockOptions{Node: "b", Keeper: newMemory(), Now: w.now,
+		MaxDrift: time.Minute + 2*time.Second})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := patient.Observe(t.Context(), last); err != nil {
+		t.Error(err)
+	}
+}

@@ -85,6 +85,15 @@ func (l *entries) first() *entry {
 	return &l.leaves[0][0]
 }
 
+// remove takes the entry at a place away.
+func (l *entries) remove(p place) {
+	l.len--
+	es := slices.Delete(l.leaves[p.leaf], p.at, p.at+1)
+	if l.leaves[p.leaf] = es; len(es) == 0 {
+		l.leaves = slices.Delete(l.leaves, p.leaf, p.leaf+1)
+	}
+}
+
 // removeFirst takes the first entry away.
 func (l *entries) removeFirst() {
 	l.len--

@@ -65,8 +65,8 @@ func (w *world) open() {
 	w.m = m
 	for at, a := range w.held {
 		w.learn(at.Key)
-		if held, err := m.Restore(w.at[at], a); err != nil || !held {
-			w.t.Fatalf("restore %v: %v, %v", at, held, err)
+		if !m.Restore(w.at[at], a) {
+			w.t.Fatalf("%v is not held again", at)
 		}
 	}
 }
@@ -631,5 +631,120 @@ func TestEntries(t *testing.T) {
 		if l.len != len(model) {
 			t.Errorf("seed %d: %d entries, want %d", seed, l.len, len(model))
 		}
+	}
+}
+
+// A gap as long as MaxJump allows is given up when its time is over, and not a little at a time.
+func TestTheLongestGapIsGivenUpInTime(t *testing.T) {
+	m := machine(t, ResequencerOptions{Ask: time.Second, Policy: func(string) Policy {
+		return Policy{GiveUpAfter: time.Second}
+	}}, "k")
+	const last, most = 1_000_000, 1 << 16
+	taken(t, m, zeroTime, arrival("k", last))
+	now := zeroTime.Add(time.Second)
+	turns := 0
+	for ; m.Report().Held > 0 && turns < 100; turns++ {
+		missing := m.Missing(now, most)
+		states := slices.Repeat([]Whereabouts{Lost}, len(missing))
+		if _, err := m.Answer(now, missing, states); err != nil {
+			t.Fatal(err)
+		}
+		drainAll(m, now)
+	}
+	if want := last/most + 1; turns > want {
+		t.Errorf("it took %d questions of at most %d numbers, want %d", turns, most, want)
+	}
+	if r := m.Report(); r.GivenUp[Lost] != last-1 {
+		t.Errorf("report %+v", r)
+	}
+}
+
+// Names of nodes that nobody uses any more make room for new ones: where producers come and go, a
+// good message is never refused, and where too many are there at a time, it is put off.
+func TestNodesThatComeAndGo(t *testing.T) {
+	m := machine(t, ResequencerOptions{ByStamp: true, Wait: time.Second}, "k")
+	now := zeroTime
+	stamped := func(i int) Arrival {
+		return Arrival{Key: "k", Sum: 3, Stamp: ackwise.Stamp{Millis: int64(i + 1),
+			Node: fmt.Sprint("pod-", i)}}
+	}
+	trim := func() { // as a shell does
+		row := m.Row("k")
+		if m.Trim(); m.Knows("k") {
+			return
+		}
+		if err := m.Learn(now, "k", row); err != nil {
+			t.Fatal(err)
+		}
+	}
+	i := 0
+	for ; i < maxNames+maxNames/2; i++ {
+		trim()
+		taken(t, m, now, stamped(i))
+		now = now.Add(time.Second)
+		if a, ok := m.Next(now); !ok || a.Stamp != stamped(i).Stamp {
+			t.Fatalf("%v went, want %v", a, stamped(i))
+		}
+	}
+	if n := len(m.names.all); n > maxNames {
+		t.Errorf("%d names are kept", n)
+	}
+	first := i
+	for ; m.Report().Held < maxNames+1; i++ { // all within the waiting time
+		v, err := m.Arrive(now, stamped(i))
+		if v == VerdictFull {
+			trim()
+			if v, err = m.Arrive(now, stamped(i)); v == VerdictFull {
+				break
+			}
+		}
+		if v != VerdictTaken {
+			t.Fatalf("message %d: %d, %v", i, v, err)
+		}
+	}
+	if i-first > maxNames || i-first < maxNames-10 {
+		t.Errorf("there was room for %d names", i-first)
+	}
+	// Its time comes, and the stamps are still the right ones.
+	now = now.Add(time.Second)
+	at := int64(0)
+	for m.Report().Held > 0 {
+		a, _ := m.Next(now)
+		if want := fmt.Sprint("pod-", a.Stamp.Millis-1); a.Stamp.Node != want || a.Stamp.Millis <= at {
+			t.Fatalf("stamp %s after %d, want node %s", a.Stamp, at, want)
+		}
+		at = a.Stamp.Millis
+	}
+	trim()
+	taken(t, m, now, stamped(i))
+}
+
+// A message that was taken and could not be kept is no longer held, and comes again.
+func TestUntake(t *testing.T) {
+	m := machine(t, ResequencerOptions{}, "k")
+	for _, n := range []uint64{2, 4, 5} {
+		taken(t, m, zeroTime, arrival("k", n))
+	}
+	m.Untake(zeroTime, arrival("k", 2))
+	m.Untake(zeroTime, arrival("k", 3)) // is not held
+	m.Untake(zeroTime, arrival("j", 1)) // is not known
+	if r := m.Report(); r.Held != 2 || r.Keys != 1 || r.Oldest == nil || r.Oldest.Last != 3 {
+		t.Errorf("report %+v", r)
+	}
+	taken(t, m, zeroTime, arrival("k", 1))
+	m.Untake(zeroTime, arrival("k", 1))
+	m.Untake(zeroTime, arrival("k", 4))
+	m.Untake(zeroTime, arrival("k", 5))
+	if ns := drainAll(m, zeroTime); len(ns) != 0 {
+		t.Errorf("%v went", ns)
+	}
+	if r := m.Report(); r.Held != 0 || r.Keys != 0 || r.Oldest != nil {
+		t.Errorf("report %+v", r)
+	}
+	for n := uint64(1); n <= 5; n++ {
+		taken(t, m, zeroTime, arrival("k", n))
+	}
+	if ns := drainAll(m, zeroTime); !slices.Equal(ns, []uint64{1, 2, 3, 4, 5}) {
+		t.Errorf("%v went", ns)
 	}
 }

@@ -37,15 +37,21 @@ func (w *wakes) Pop() any {
 	return l
 }
 
-// askRun is how many numbers of one gap are asked for at a time.
+// askRun is how many numbers of one gap are asked for at a time, before its time is over.
 const askRun = 256
 
 // Missing returns the numbers that are to be looked for now, at most max, the longest due first.
+// Of a gap whose policy's time is over they are all that max has room for, since each that is lost
+// is given up: where Answer gave numbers up, it is worth asking again at once.
 func (r *Resequencer) Missing(now time.Time, max int) []Missing {
 	var out []Missing
 	ms := now.UnixMilli()
 	for _, l := range r.dueLanes(ms, max) {
-		end := min(l.held.first().hi, l.next+askRun, l.next+uint64(max-len(out)))
+		run := max - len(out)
+		if ms-l.since < r.patience(l) {
+			run = min(run, askRun)
+		}
+		end := min(l.held.first().hi, l.next+uint64(run))
 		for n := l.next; n < end; n++ {
 			out = append(out, Missing{Key: l.key, Number: n})
 		}

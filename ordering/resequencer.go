@@ -34,8 +34,8 @@ type ResequencerOptions struct {
 	// DropLate drops what comes late, and counts it. Default: false, it is let go at once, marked
 	// with HeaderLate.
 	DropLate bool
-	// MaxHeld bounds the messages held. At it, what is not the next of its key is pushed back.
-	// Default: 1 million.
+	// MaxHeld bounds the messages held. At it, what is not the next of its key is pushed back: the
+	// caller puts it off, and sees to it that the next one is not kept behind it. Default: 1 million.
 	MaxHeld int
 	// MaxKeys bounds the keys that hold messages, likewise. Default: 100,000.
 	MaxKeys int
@@ -84,7 +84,7 @@ const (
 	VerdictTaken     Verdict = iota // held until Next gives it back, maybe at once
 	VerdictDuplicate                // it was here before, with the same body: let it go
 	VerdictLate                     // its key went on without it: marked, or dropped
-	VerdictFull                     // no room: put it off
+	VerdictFull                     // no room, for it or for its node's name: put it off
 	VerdictRefused                  // its order must be wrong; the error says why
 )
 
@@ -95,16 +95,15 @@ const (
 //	Learn ─▶ Arrive ─▶ Next … ─▶ (the caller makes it durable, with Row) ─▶ Moved
 //	         Missing ─▶ (the caller asks) ─▶ Answer ─▶ Next …
 type Resequencer struct {
-	opt    ResequencerOptions
-	lanes  map[string]*lane
-	ready  []*lane // with something that may go
-	held   int
-	keys   int // that hold something
-	gaps   wakes
-	queue  fifo // ByStamp: what is held, as it came
-	nodes  []string
-	nodeAt map[string]uint64
-	count  Report // its counters
+	opt   ResequencerOptions
+	lanes map[string]*lane
+	ready []*lane // with something that may go
+	held  int
+	keys  int // that hold something
+	gaps  wakes
+	queue fifo   // ByStamp: what is held, as it came
+	names names  // of the nodes, in stamps
+	count Report // its counters
 }
 
 // lane is what memory holds of a key.
@@ -129,7 +128,7 @@ func NewResequencer(o ResequencerOptions) (*Resequencer, error) {
 	if err := o.fill(); err != nil {
 		return nil, err
 	}
-	return &Resequencer{opt: o, lanes: map[string]*lane{}, nodeAt: map[string]uint64{},
+	return &Resequencer{opt: o, lanes: map[string]*lane{}, names: newNames(),
 		count: Report{GivenUp: map[Whereabouts]uint64{}}}, nil
 }
 
@@ -194,16 +193,20 @@ func (r *Resequencer) Learn(now time.Time, key string, row []byte) error {
 // maxIdle is how many keys that hold nothing stay in memory.
 const maxIdle = 1 << 16
 
-// Trim lets keys go that hold nothing, where there are many. The caller calls it when all rows are
-// durable, and learns them again.
+// Trim lets keys go that hold nothing, and names of nodes that are not used, where there are many.
+// The caller calls it when all rows are durable, and learns the keys again.
 func (r *Resequencer) Trim() {
-	if len(r.lanes)-r.keys <= maxIdle {
+	many := len(r.names.at) >= r.names.sweepAt
+	if len(r.lanes)-r.keys <= maxIdle && !many {
 		return
 	}
 	for key, l := range r.lanes {
 		if l.held.len == 0 {
 			delete(r.lanes, key)
 		}
+	}
+	if many {
+		r.forgetNames()
 	}
 }
 
@@ -226,10 +229,10 @@ func (r *Resequencer) Arrive(now time.Time, a Arrival) (Verdict, error) {
 
 func (r *Resequencer) arrive(now int64, a *Arrival) (Verdict, error) {
 	l := r.lanes[a.Key]
-	at, err := r.rankOf(a)
-	if err != nil {
-		return VerdictRefused, err
+	if r.opt.ByStamp && r.names.full(a.Stamp.Node) {
+		return VerdictFull, nil
 	}
+	at := r.rankOf(a)
 	if r.opt.ByStamp {
 		if r.compare(at, l.gone) <= 0 {
 			return VerdictLate, nil
@@ -257,21 +260,17 @@ func (r *Resequencer) arrive(now int64, a *Arrival) (Verdict, error) {
 
 // Restore holds a message again after a restart, whatever the bounds are; since when it was held is
 // its now. held is false where it has gone already, or is held.
-func (r *Resequencer) Restore(now time.Time, a Arrival) (held bool, err error) {
-	l := r.lanes[a.Key]
-	at, err := r.rankOf(&a)
-	if err != nil {
-		return false, err
-	}
+func (r *Resequencer) Restore(now time.Time, a Arrival) (held bool) {
+	l, at := r.lanes[a.Key], r.rankOf(&a)
 	if r.opt.ByStamp && r.compare(at, l.gone) <= 0 || !r.opt.ByStamp && a.Number < l.next {
-		return false, nil
+		return false
 	}
 	i, there := l.held.find(at, r.compare)
 	if !there {
 		r.hold(l, i, entry{rank: at, ref: a.Ref, sum: a.Sum, size: uint32(a.Size)},
 			now.UnixMilli())
 	}
-	return !there, nil
+	return !there
 }
 
 // hold takes a message in.
@@ -320,23 +319,12 @@ func conflict(a *Arrival) error {
 		Reason: "it was here before with another body: its producer gave it twice"}
 }
 
-// maxNodes bounds the names of producers in stamps.
-const maxNodes = 1 << 16
-
-func (r *Resequencer) rankOf(a *Arrival) (rank, error) {
+func (r *Resequencer) rankOf(a *Arrival) rank {
 	if !r.opt.ByStamp {
-		return rank{hi: a.Number}, nil
+		return rank{hi: a.Number}
 	}
-	node, known := r.nodeAt[a.Stamp.Node]
-	if !known {
-		if len(r.nodes) == maxNodes {
-			return rank{}, &SequenceError{Key: a.Key, Reason: fmt.Sprintf("its stamp is of the node "+
-				"%s, and there are %d others", a.Stamp.Node, maxNodes)}
-		}
-		node = uint64(len(r.nodes))
-		r.nodes, r.nodeAt[a.Stamp.Node] = append(r.nodes, a.Stamp.Node), node
-	}
-	return rank{hi: uint64(a.Stamp.Millis), lo: uint64(a.Stamp.Counter)<<32 | node}, nil
+	return rank{hi: uint64(a.Stamp.Millis),
+		lo: uint64(a.Stamp.Counter)<<32 | r.names.place(a.Stamp.Node)}
 }
 
 func (r *Resequencer) stampOf(at rank) ackwise.Stamp {
@@ -344,7 +332,7 @@ func (r *Resequencer) stampOf(at rank) ackwise.Stamp {
 		return ackwise.Stamp{}
 	}
 	return ackwise.Stamp{Millis: int64(at.hi), Counter: uint32(at.lo >> 32),
-		Node: r.nodes[uint32(at.lo)]}
+		Node: r.names.all[uint32(at.lo)]}
 }
 
 // compare orders ranks: by number, or as stamps are ordered.
@@ -462,21 +450,37 @@ func (r *Resequencer) release(now int64) {
 // Moved says where the body of a held message is from now on. One that is not held is left out.
 func (r *Resequencer) Moved(a Arrival) {
 	l := r.lanes[a.Key]
-	at, err := r.rankOf(&a)
-	if l == nil || err != nil {
+	if l == nil {
 		return
 	}
-	if i, there := l.held.find(at, r.compare); there {
+	if i, there := l.held.find(r.rankOf(&a), r.compare); there {
 		l.held.at(i).ref = a.Ref
+	}
+}
+
+// Untake undoes that a message was taken, where its body could not be kept: it comes again. One
+// that is not held is left out.
+func (r *Resequencer) Untake(now time.Time, a Arrival) {
+	l := r.lanes[a.Key]
+	if l == nil {
+		return
+	}
+	i, there := l.held.find(r.rankOf(&a), r.compare)
+	if !there {
+		return
+	}
+	l.held.remove(i)
+	r.held--
+	if l.held.len == 0 {
+		r.keys--
+	}
+	if !r.opt.ByStamp {
+		r.look(l, now.UnixMilli())
 	}
 }
 
 // IsHeld reports whether a message of a known key is held.
 func (r *Resequencer) IsHeld(a Arrival) bool {
-	at, err := r.rankOf(&a)
-	if err != nil {
-		return false
-	}
-	_, there := r.lanes[a.Key].held.find(at, r.compare)
+	_, there := r.lanes[a.Key].held.find(r.rankOf(&a), r.compare)
 	return there
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"math/rand/v2"
 	"slices"
 	"strconv"
@@ -314,27 +315,70 @@ func TestStampedRejections(t *testing.T) {
 	}
 }
 
-// Where the sink had the message before, under a number that is forgotten, the new one goes back.
+// A sink that sends a message twice, because the first answer was cut off, calls it a duplicate of
+// itself. So a duplicate's number is never given again: one number for two messages would be seen
+// by nobody, and the gap where the sink had it under another number is, and is logged.
 func TestStampedDuplicates(t *testing.T) {
+	var log strings.Builder
 	out := &sink{}
 	s, err := Stamped(out, StampOptions{Sequencer: sequencer(t,
-		SequencerOptions{Keeper: newMemory(), Remember: 1})})
+		SequencerOptions{Keeper: newMemory(), Remember: 1}),
+		Logger: slog.New(slog.NewTextHandler(&log, nil))})
 	if err != nil {
 		t.Fatal(err)
 	}
 	message := func(id string) []ackwise.Message {
 		return []ackwise.Message{{Topic: "t", Key: "k", ID: id}}
 	}
+	out.answer = func(m *ackwise.Message) ackwise.Result { // as after a resend
+		out.got = append(out.got, *m)
+		return ackwise.Result{Class: ackwise.ResultAccepted, ID: m.ID, Duplicate: true}
+	}
 	s.Publish(t.Context(), message("a"))
+	out.answer = nil
 	s.Publish(t.Context(), message("b"))
-	out.answer = func(m *ackwise.Message) ackwise.Result {
+	if first, second := numberOf(t, &out.got[0]), numberOf(t, &out.got[1]); first != 1 || second != 2 {
+		t.Errorf("a is number %d and b is number %d", first, second)
+	}
+	if !strings.Contains(log.String(), "id=a key=k number=1") {
+		t.Errorf("nothing is told of it: %q", log.String())
+	}
+	out.answer = func(m *ackwise.Message) ackwise.Result { // really its second copy
 		return ackwise.Result{Class: ackwise.ResultAccepted, ID: m.ID, Duplicate: true}
 	}
 	s.Publish(t.Context(), message("a"))
 	out.answer = nil
 	s.Publish(t.Context(), message("c"))
-	if n := numberOf(t, &out.got[2]); n != 3 {
-		t.Errorf("c got %d: the number of the duplicate is a gap", n)
+	if n := numberOf(t, &out.got[2]); n != 4 {
+		t.Errorf("c is number %d", n)
+	}
+}
+
+// A message that is rejected at a later try keeps its number, since the first try may have been
+// accepted, and the result says so.
+func TestStampedRejectedAtTheSecondTry(t *testing.T) {
+	class := ackwise.ResultRetryable
+	out := &sink{answer: func(m *ackwise.Message) ackwise.Result {
+		return ackwise.Result{Class: class, ID: m.ID, Err: ackwise.ErrFull}
+	}}
+	seq := sequencer(t, SequencerOptions{Keeper: newMemory()})
+	s, err := Stamped(out, StampOptions{Sequencer: seq})
+	if err != nil {
+		t.Fatal(err)
+	}
+	message := []ackwise.Message{{Topic: "t", Key: "k", ID: "a"}}
+	s.Publish(t.Context(), message)
+	class = ackwise.ResultRejected
+	r := s.Publish(t.Context(), message)[0]
+	if r.Err == nil || !strings.Contains(r.Err.Error(), "number 1 in its key stays given") ||
+		!errors.Is(r.Err, ackwise.ErrFull) {
+		t.Errorf("the result is %v", r.Err)
+	}
+	if lost, err := seq.Return(t.Context(), "a"); lost || err != nil {
+		t.Errorf("returned: lost %v, %v", lost, err)
+	}
+	if n := assign(t, seq, "k", "b"); n.N != 1 {
+		t.Errorf("the next one got %+v", n)
 	}
 }
 

@@ -20,7 +20,7 @@ type StampOptions struct {
 	// producer whose repeats must have the first one's stamp sets it itself. Default: nil, no
 	// stamps.
 	Clock *Clock
-	// Logger gets what no result can say: a number that is lost although its message was
+	// Logger gets what no result can say: a number that may be lost although its message was
 	// accepted. Default: nothing is logged.
 	Logger *slog.Logger
 }
@@ -37,7 +37,11 @@ type stamped struct {
 // What is wrong with a message is looked for before it is numbered. One that the sink rejects all
 // the same gives its number back, and the key's next message gets it. Where a later message of its
 // key is numbered already, the number is lost and the result's error says so: to fill it in would
-// put a later message before an earlier one.
+// put a later message before an earlier one. One that is rejected at a later try keeps its number,
+// and the error says so too: an earlier try may have been accepted.
+//
+// A message that the sink had before, under a number that the sequencer has forgotten
+// (SequencerOptions.Remember), leaves a gap at its new number: it is logged, and never given again.
 func Stamped(sink ackwise.Sink, o StampOptions) (ackwise.Sink, error) {
 	if o.Sequencer == nil && o.Clock == nil {
 		return nil, &ackwise.InvalidError{Field: "StampOptions",
@@ -177,22 +181,27 @@ func (s *stamped) settle(ctx context.Context, numbers []Number, got []ackwise.Re
 	for i := len(numbers) - 1; i >= 0; i-- {
 		n, r := &numbers[i], &got[i]
 		accepted := r.Class == ackwise.ResultAccepted
-		elsewhere := accepted && r.Duplicate && !n.Again // its first copy has another number
 		var err error
 		switch {
 		case n.N == 0:
 			continue
-		case r.Class == ackwise.ResultRejected && !n.Again, elsewhere:
+		case r.Class == ackwise.ResultRejected && n.Again:
+			// An earlier try may have been accepted.
+			r.Err = fmt.Errorf("%w; its number %d in its key stays given: where no earlier try was "+
+				"accepted, return it (Sequencer.Return)", r.Err, n.N)
+		case r.Class == ackwise.ResultRejected:
 			var lost bool
-			lost, err = s.opt.Sequencer.Return(ctx, n.ID)
-			if lost && elsewhere {
-				s.opt.Logger.Warn("a number is lost: its message was accepted before, under another",
-					"id", n.ID, "key", n.Key, "number", n.N)
-			} else if lost {
+			if lost, err = s.opt.Sequencer.Return(ctx, n.ID); lost {
 				r.Err = fmt.Errorf("%w; its number %d in its key is lost, since a later one is given",
 					r.Err, n.N)
 			}
 		case accepted:
+			if r.Duplicate && !n.Again {
+				// The sink may have sent it twice, and then this is its number. So it is never given
+				// again: a gap is seen, a number of two messages is not.
+				s.opt.Logger.Warn("a message was accepted before: where that was under another number, "+
+					"this one is lost", "id", n.ID, "key", n.Key, "number", n.N)
+			}
 			err = s.opt.Sequencer.Confirm(ctx, n.ID)
 		}
 		if err != nil {

@@ -274,6 +274,7 @@ func TestWrongOrderIsDeadLettered(t *testing.T) {
 // At its bound a resequencer pushes back: nothing is dropped, and the missing number is found
 // behind what there is no room for.
 func TestAFullResequencerPushesBack(t *testing.T) {
+	t.Parallel()
 	s := newStore(t)
 	var ms []ackwise.Message
 	for n := 150; n > 0; n-- {
@@ -331,6 +332,7 @@ func TestTakeOver(t *testing.T) {
 
 // By stamp, what came within the waiting time is in order.
 func TestByStampOnTheEngine(t *testing.T) {
+	t.Parallel()
 	s := newStore(t)
 	stamped := func(ms int64) ackwise.Message {
 		m := numbered("k", int(ms))
@@ -459,6 +461,7 @@ func (b *broken) Commit(ctx context.Context, c queue.Commit) ([]ackwise.Result, 
 
 // A commit whose answer never came, carried out or not, leaves nothing lost and nothing twice.
 func TestCommitsOfUnknownFate(t *testing.T) {
+	t.Parallel()
 	for seed := range uint64(runs(2, 100)) {
 		t.Run(fmt.Sprintf("seed %d", seed), func(t *testing.T) {
 			s := newStore(t)

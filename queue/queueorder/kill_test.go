@@ -196,6 +196,7 @@ func wantSorted(t testing.TB, s *queue.Store, total int) {
 
 // O1, and the real kill: what a killed resequencer held or had taken comes out in order, once.
 func TestKilledResequencerLosesNothing(t *testing.T) {
+	t.Parallel()
 	dir := filepath.Join(t.TempDir(), "store")
 	kills := runs(3, 50)
 	keys, each := 20, runs(60, 150)
@@ -283,6 +284,7 @@ func working(t *testing.T, dir string) bool {
 // TestMemoryOfManyHeld holds a million messages, or in the sample 20,000, and looks at the most
 // memory that the process ever had.
 func TestMemoryOfManyHeld(t *testing.T) {
+	t.Parallel()
 	if runtime.GOOS != "linux" {
 		t.Skip("the process's peak memory is read from /proc")
 	}

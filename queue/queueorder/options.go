@@ -41,15 +41,19 @@ type Options struct {
 	// Out is the topic where they go, made where it is missing. Required.
 	Out string
 	// Held is the topic that keeps what is early, made where it is missing. It is the
-	// resequencer's own. Default: Out and ".held".
+	// resequencer's own, but for dead letters of its subscription "resequencer": messages that Out
+	// did not take, to be redriven or dropped by a person. Where it is full, what is early is put
+	// off in the source. Default: Out and ".held".
 	Held string
 	// Table keeps a row for each key, for good: the store's MaxTableBytes bounds how many. It is
 	// the resequencer's own. Default: Out and ".order".
 	Table string
-	// Order says how the order is repaired, and what a gap does.
+	// Order says how the order is repaired, and what a gap does. At its MaxHeld and MaxKeys, what
+	// is early is put off in the source, where it counts for the subscription's MaxWaiting. A
+	// missing number is taken past it, so MaxWaiting may be reached; what is behind then waits.
 	Order ordering.ResequencerOptions
-	// Finder is asked where a missing number is. Default: the dead letters and the books of the
-	// source subscription.
+	// Finder is asked where missing numbers are, up to 65,536 at a time. Default: the dead letters
+	// and the books of the source subscription, and the dead letters of Held.
 	Finder ordering.Finder
 	// Receiver opens a consumer's session. Required where the store is a client. Default: the
 	// store's own.
@@ -58,7 +62,8 @@ type Options struct {
 	// Batch is how many messages are taken and how many are let go at a time. Default: 512, or
 	// half of the store's MaxBatch where that is less.
 	Batch int
-	// Logger gets what an operator should see. Default: nothing is logged.
+	// Logger gets what an operator should see: that there is no room, that a message cannot be let
+	// go, that a key went on without numbers. Default: nothing is logged.
 	Logger *slog.Logger
 	// Observe is told of single messages and gaps, see ackwise.Event. Its kinds are "late",
 	// "refused", "gave-up" (a number, by policy or order). Default: nil.

@@ -190,6 +190,7 @@ func numbers(key string, to int) (want []string) {
 
 // TestShuffledMessagesComeOutInOrder goes through a store and a restart in good order.
 func TestShuffledMessagesComeOutInOrder(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	s := openStore(t, dir)
 	setUpStore(t, s)

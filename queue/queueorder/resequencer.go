@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -23,10 +24,12 @@ var errAgain = errors.New("read the held messages again")
 type Resequencer struct {
 	store Store
 	opt   Options
+	books *books
 
-	mu      sync.Mutex            // guards all below; not held across I/O
-	machine *ordering.Resequencer // nil = it does not run
-	orders  []*order              // not carried out yet
+	mu      sync.Mutex                  // guards all below; not held across I/O
+	machine *ordering.Resequencer       // nil = it does not run
+	orders  []*order                    // not carried out yet
+	unfit   map[ackwise.Position]string // what the out topic does not take, and why
 }
 
 // order is a person's word to go on without a number.
@@ -34,6 +37,7 @@ type order struct {
 	key  string
 	last uint64
 	gaps []ordering.Gap
+	left bool // its caller waits no more
 	done chan struct{}
 }
 
@@ -45,14 +49,15 @@ func Open(ctx context.Context, s Store, o Options) (*Resequencer, error) {
 	if err := setUp(ctx, s, &o); err != nil {
 		return nil, fmt.Errorf("open resequencer to %s: %w", o.Out, err)
 	}
-	if o.Finder == nil {
-		reader, err := ordering.NewResequencer(o.Order)
-		if err != nil {
-			return nil, err
-		}
-		o.Finder = &books{store: s, topic: o.Topic, sub: o.Subscription, read: reader.Read}
+	reader, err := ordering.NewResequencer(o.Order)
+	if err != nil {
+		return nil, err
 	}
-	return &Resequencer{store: s, opt: o}, nil
+	b := &books{store: s, topic: o.Topic, sub: o.Subscription, held: o.Held, read: reader.Read}
+	if o.Finder == nil {
+		o.Finder = b
+	}
+	return &Resequencer{store: s, opt: o, books: b, unfit: map[ackwise.Position]string{}}, nil
 }
 
 // Run does the work until ctx ends, and then returns nil. It returns a *ordering.GapError where a
@@ -81,7 +86,9 @@ func (r *Resequencer) Report() ordering.Report {
 }
 
 // GiveUp orders a key to go on without the missing numbers up to last, whatever its policy says. It
-// waits until Run has done so, and returns what was given up: none where the key waits for none.
+// waits until Run has done so, and returns what was given up: none where the key waits for none. An
+// order that Run could not make durable is carried out by the next Run; one whose ctx has ended is
+// not, unless that is under way.
 func (r *Resequencer) GiveUp(ctx context.Context, key string, last uint64) (
 	[]ordering.Gap, error) {
 	o := &order{key: key, last: last, done: make(chan struct{})}
@@ -92,22 +99,38 @@ func (r *Resequencer) GiveUp(ctx context.Context, key string, last uint64) (
 	case <-o.done:
 		return o.gaps, nil
 	case <-ctx.Done():
-		return nil, fmt.Errorf("give up numbers, outcome unknown: %w", context.Cause(ctx))
 	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if i := slices.Index(r.orders, o); i >= 0 {
+		r.orders = slices.Delete(r.orders, i, i+1)
+		return nil, fmt.Errorf("give up numbers, nothing was done: %w", context.Cause(ctx))
+	}
+	o.left = true
+	return nil, fmt.Errorf("give up numbers, outcome unknown: %w", context.Cause(ctx))
+}
+
+func (r *Resequencer) isUnfit(at ackwise.Position) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	_, unfit := r.unfit[at]
+	return unfit
 }
 
 // session is one life of what is in memory.
 type session struct {
 	*Resequencer
-	m      *ordering.Resequencer // under mu
-	work   context.Context       // outlives the Run's
-	source ackwise.Source
-	held   ackwise.Source
-	fence  queue.TableRead // our name is still there
-	drain  drain
-	ask    time.Duration   // Options.Order.Ask
-	askAt  time.Time       // when missing numbers may be looked for again
-	events []ackwise.Event // to be told of when they are durable
+	m       *ordering.Resequencer // under mu
+	work    context.Context       // outlives the Run's
+	source  ackwise.Source
+	held    ackwise.Source
+	fence   queue.TableRead // our name is still there
+	drain   drain
+	ask     time.Duration   // Options.Order.Ask
+	askAt   time.Time       // when missing numbers may be looked for again
+	crowded time.Time       // until then messages that were put off are in the source
+	toldAt  time.Time       // when that was logged
+	events  []ackwise.Event // to be told of when they are durable
 }
 
 // session works until something ends it; nil only when ctx has ended.
@@ -152,6 +175,13 @@ func (r *Resequencer) session(ctx context.Context) (err error) {
 
 // load fills the memory from the held topic and the rows.
 func (s *session) load(ctx context.Context) error {
+	dead, err := deadOf(s.work, s.store, s.opt.Held)
+	if err != nil {
+		return err
+	}
+	for i := range dead {
+		s.drain.dead[dead[i].Position] = true
+	}
 	after := ackwise.Position("")
 	for {
 		if ctx.Err() != nil {
@@ -162,28 +192,34 @@ func (s *session) load(ctx context.Context) error {
 			return err
 		}
 		for i := range page {
-			p := &page[i]
-			a, err := s.m.Read(&p.Message)
-			if err == nil {
-				err = s.learn(a.Key, time.Now())
-			}
-			if err == nil {
-				a.Ref, err = refOf(p.Position)
-			}
-			held := false
-			if err == nil {
-				held, err = s.m.Restore(p.Accepted, a)
-			}
-			if err != nil {
-				return fmt.Errorf("message %s at %s of %s: %w", p.Message.ID, p.Position,
-					s.opt.Held, err)
-			}
-			if !held {
-				s.drain.gone++
+			if err := s.loadOne(&page[i]); err != nil {
+				return fmt.Errorf("message %s at %s of %s: %w", page[i].Message.ID,
+					page[i].Position, s.opt.Held, err)
 			}
 		}
 		after = page[len(page)-1].Position
 	}
+}
+
+func (s *session) loadOne(p *queue.Peeked) error {
+	if s.drain.dead[p.Position] {
+		return nil // its number is missing until somebody redrives it
+	}
+	if s.isUnfit(p.Position) {
+		s.drain.gone++
+		return nil
+	}
+	a, err := s.m.Read(&p.Message)
+	if err == nil {
+		err = s.learn(a.Key, time.Now())
+	}
+	if err == nil {
+		a.Ref, err = refOf(p.Position)
+	}
+	if err == nil && !s.m.Restore(p.Accepted, a) {
+		s.drain.gone++
+	}
+	return err
 }
 
 // learn makes sure that the machine knows a key.
@@ -209,7 +245,10 @@ const (
 
 // step is one turn of the loop: orders, gaps, what may go, what is done with, and a new batch.
 func (s *session) step(ctx context.Context) error {
-	if err := s.lookForGaps(); err != nil {
+	if err := s.carryOut(); err != nil {
+		return err
+	}
+	if err := s.lookForGaps(ctx); err != nil {
 		return err
 	}
 	for more := true; more && ctx.Err() == nil; {

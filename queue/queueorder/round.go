@@ -23,8 +23,9 @@ type part struct {
 	arrival  ordering.Arrival
 	hold     bool // it goes into the held topic, and where it is there has to be told
 	key      string
-	row      []byte // nil = none
-	released bool   // it was held on disk
+	row      []byte            // nil = none
+	released bool              // it was held on disk
+	from     *ackwise.Delivery // where it is here
 }
 
 // fromBatch marks a Ref that is a place in the batch and not yet a position.
@@ -60,14 +61,17 @@ func (s *session) round(ctx context.Context, ds []*ackwise.Delivery, keys []stri
 	if err := s.fetch(parts); err != nil {
 		return false, err
 	}
+	s.drain.going = map[ackwise.Position]bool{}
+	for i := range parts {
+		if parts[i].released {
+			s.drain.going[parts[i].read] = true
+		}
+	}
 	if err := s.commit(ctx, parts); err != nil {
 		return false, err
 	}
-	for i := range parts {
-		if parts[i].released {
-			s.drain.gone++
-		}
-	}
+	s.drain.gone += len(s.drain.going)
+	s.drain.going = nil
 	s.tell()
 	return more, nil
 }
@@ -95,7 +99,7 @@ func (s *session) plan(now time.Time, ds []*ackwise.Delivery, keys []string) (
 			if a.Ref&fromBatch != 0 {
 				i := int(a.Ref &^ fromBatch)
 				taken[i] = false
-				p.message, p.settle = s.out(&ds[i].Message), ack(ds[i])
+				p.message, p.settle, p.from = s.out(&ds[i].Message), ack(ds[i]), ds[i]
 			} else {
 				bytes += a.Size
 				p.read, p.released = positionOf(a.Ref), true
@@ -111,7 +115,9 @@ func (s *session) plan(now time.Time, ds []*ackwise.Delivery, keys []string) (
 			taken[i] = true
 			release()
 		case ordering.VerdictFull:
-			full = append(full, ds[i])
+			if ds[i].Token != "" {
+				full = append(full, ds[i])
+			}
 		case ordering.VerdictDuplicate, ordering.VerdictLate, ordering.VerdictRefused:
 			parts = append(parts, p)
 		}
@@ -124,7 +130,7 @@ func (s *session) plan(now time.Time, ds []*ackwise.Delivery, keys []string) (
 		m := d.Message
 		m.Topic = s.opt.Held
 		parts = append(parts, part{message: &m, settle: ack(d), arrival: arrivals[i].Arrival, hold: true,
-			key: d.Key, row: s.m.Row(d.Key)})
+			key: d.Key, row: s.m.Row(d.Key), from: d})
 	}
 	return parts, full, more
 }
@@ -162,7 +168,7 @@ func (s *session) arrive(now time.Time, d *ackwise.Delivery, a *came) (
 	if d.Key == "" {
 		return part{message: s.out(&d.Message), settle: ack(d)}, ordering.VerdictDuplicate
 	}
-	v = ordering.VerdictRefused
+	p.from, v = d, ordering.VerdictRefused
 	err := a.err
 	if err == nil {
 		v, err = s.m.Arrive(now, a.Arrival)
@@ -188,6 +194,9 @@ func (s *session) arrive(now time.Time, d *ackwise.Delivery, a *came) (
 			Reason: ackwise.CutError(err.Error())}
 		s.note(ackwise.Event{Kind: "refused", ID: d.ID, Key: d.Key, Attempt: d.Attempt, Err: err})
 	}
+	if d.Token == "" {
+		p.settle = nil
+	}
 	return p, v
 }
 
@@ -197,7 +206,11 @@ func (s *session) out(m *ackwise.Message) *ackwise.Message {
 	return &c
 }
 
+// ack settles a delivery; nil = it is none, but a message that was brought.
 func ack(d *ackwise.Delivery) *ackwise.Settlement {
+	if d.Token == "" {
+		return nil
+	}
 	return &ackwise.Settlement{Token: d.Token, Outcome: ackwise.OutcomeAck}
 }
 
@@ -212,11 +225,27 @@ func (s *session) putOff(full []*ackwise.Delivery) {
 			Delay: backoff(d.Attempt)}
 	}
 	s.source.Settle(s.work, ss) // what goes wrong comes back when its lease runs out
+	now := time.Now()
+	s.crowded = now.Add(2 * maxBackoff)
+	if now.Sub(s.toldAt) < tellEvery {
+		return
+	}
+	s.toldAt = now
+	rep := s.Report()
+	s.opt.Logger.Warn("no room to hold messages (MaxHeld, MaxKeys, or the held topic's bounds): they "+
+		"are put off in the source, up to its MaxWaiting", "source", s.opt.Topic+"/"+
+		s.opt.Subscription, "messages", len(full), "held", rep.Held, "keys", rep.Keys,
+		"oldest", rep.Oldest)
 }
+
+// tellEvery is how often it is logged that there is no room.
+const tellEvery = time.Minute
+
+const maxBackoff = 64 * time.Second
 
 // backoff is 1 s, doubled with each attempt up to about a minute.
 func backoff(attempt int) time.Duration {
-	return time.Second << min(max(attempt-1, 0), 6)
+	return min(maxBackoff, time.Second<<min(max(attempt-1, 0), 6))
 }
 
 // fetch reads the bodies that parts lack.
@@ -275,10 +304,12 @@ func (s *session) commit(ctx context.Context, parts []part) error {
 		rows[p.key] = len(c.Writes)
 		c.Writes = append(c.Writes, w)
 	}
-	results, err := s.send(ctx, c)
+	results, err := s.send(ctx, c, slices.ContainsFunc(parts, func(p part) bool { return p.hold }))
 	switch {
 	case err == nil:
 		return s.moved(parts, results)
+	case errors.Is(err, ackwise.ErrFull):
+		return s.withoutHolds(ctx, parts)
 	case errors.Is(err, queue.ErrConflict):
 		return ErrTakenOver
 	case !forEver(err):
@@ -294,25 +325,62 @@ func (s *session) commit(ctx context.Context, parts []part) error {
 	return s.poison(&parts[0], err)
 }
 
+// withoutHolds makes durable what else there is where messages could not be held: the loop goes on,
+// and what lets others go can come. Those that could not are put off.
+func (s *session) withoutHolds(ctx context.Context, parts []part) error {
+	var rest []part
+	var off []*ackwise.Delivery
+	now := time.Now()
+	s.mu.Lock()
+	for _, p := range parts {
+		if !p.hold {
+			rest = append(rest, p)
+			continue
+		}
+		s.m.Untake(now, p.arrival)
+		if p.settle != nil {
+			off = append(off, p.from)
+		}
+	}
+	s.mu.Unlock()
+	s.putOff(off)
+	if len(rest) == 0 {
+		pause(ctx, fullWait)
+		return nil
+	}
+	return s.commit(ctx, rest)
+}
+
 // forEver reports whether a commit can never be accepted because of what is in it.
 func forEver(err error) bool {
 	_, invalid := errors.AsType[*ackwise.InvalidError](err)
 	return invalid || errors.Is(err, ackwise.ErrIDConflict) || errors.Is(err, ackwise.ErrTooLarge)
 }
 
-// poison deals with a message that the out topic can never take. One that has just come becomes a
-// dead letter of its source, and its number stays missing, as parked.
+// poison deals with a message that the out topic can never take. It becomes a dead letter, of its
+// source where it has just come, and of the held topic where it was held; its number stays missing,
+// as parked, and other keys go on. One that was brought is left to its delivery.
 func (s *session) poison(p *part, err error) error {
-	if p.settle == nil {
-		return &ackwise.HintError{Err: fmt.Errorf("let number %d of key %.80q go: %w",
-			p.arrival.Number, p.key, err),
-			Hint: "publish to another topic, or let its dedup window pass"}
+	at := p.read
+	switch {
+	case p.settle != nil:
+		_, err := s.end(s.source, []ackwise.Settlement{{Token: p.settle.Token,
+			Outcome: ackwise.OutcomeDead, Reason: ackwise.CutError(err.Error())}})
+		if err != nil {
+			return err
+		}
+		return errAgain
+	case p.from != nil:
+		at = p.from.Position
+	case !p.released:
+		return fmt.Errorf("commit row of key %.80q: %w", p.key, err)
 	}
-	results := s.source.Settle(s.work, []ackwise.Settlement{{Token: p.settle.Token,
-		Outcome: ackwise.OutcomeDead, Reason: ackwise.CutError(err.Error())}})
-	if results[0].Err != nil {
-		return fmt.Errorf("dead-letter message: %w", results[0].Err)
-	}
+	s.opt.Logger.Error("a message cannot be let go, and becomes a dead letter: publish to another "+
+		"topic or let its dedup window pass, and redrive it", "out", s.opt.Out, "held", s.opt.Held,
+		"id", p.message.ID, "key", p.key, "number", p.arrival.Number, "err", err)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.unfit[at] = ackwise.CutError(err.Error())
 	return errAgain
 }
 
@@ -342,23 +410,29 @@ func (s *session) moved(parts []part, results []ackwise.Result) error {
 	return nil
 }
 
-// send commits, and waits while there is no room. A settlement whose lease is lost is left out: the
+// send commits, and waits while there is no room, unless something is held with it; meanwhile the
+// held topic is drained, which makes room. A settlement whose lease is lost is left out: the
 // message comes again and is known then.
-func (s *session) send(ctx context.Context, c queue.Commit) ([]ackwise.Result, error) {
+func (s *session) send(ctx context.Context, c queue.Commit, holds bool) ([]ackwise.Result, error) {
 	for wait := 10 * time.Millisecond; ; wait = min(2*wait, time.Second) {
 		results, err := s.store.Commit(s.work, c)
 		switch {
 		case err == nil:
 			return results, nil
-		case errors.Is(err, ackwise.ErrFull):
+		case errors.Is(err, ackwise.ErrFull) && !holds:
 			s.opt.Logger.Warn("no room, waiting", "out", s.opt.Out, "err", err)
+			s.drain.waiting = true
+			err = s.drainHeld(ctx)
+			if s.drain.waiting = false; err != nil {
+				return nil, err
+			}
 			if !pause(ctx, wait) {
 				return nil, context.Cause(ctx)
 			}
-			c.Settle = s.extend(c.Settle)
+			c.Settle = s.extend(s.source, c.Settle)
 		case unsettled(err):
 			before := len(c.Settle)
-			if c.Settle = s.extend(c.Settle); len(c.Settle) == before {
+			if c.Settle = s.extend(s.source, c.Settle); len(c.Settle) == before {
 				return nil, err
 			}
 		default:
@@ -373,13 +447,13 @@ func unsettled(err error) bool {
 }
 
 // extend holds leases longer, and returns those that are still ours.
-func (s *session) extend(ss []ackwise.Settlement) []ackwise.Settlement {
+func (s *session) extend(from ackwise.Source, ss []ackwise.Settlement) []ackwise.Settlement {
 	longer := make([]ackwise.Settlement, len(ss))
 	for i := range ss {
 		longer[i] = ackwise.Settlement{Token: ss[i].Token, Outcome: ackwise.OutcomeExtend}
 	}
 	var ours []ackwise.Settlement
-	for i, r := range s.source.Settle(s.work, longer) {
+	for i, r := range from.Settle(s.work, longer) {
 		if r.Err == nil {
 			ours = append(ours, ss[i])
 		}
