@@ -195,7 +195,11 @@ func (c *Client) Commit(ctx context.Context, tx queue.Commit) ([]ackwise.Result,
 	if tx.ID == "" {
 		tx.ID = ackwise.NewID(time.Now())
 	}
-	got, err := ask[wire.Published](ctx, c, wire.Commit, wire.TransactionOf(tx))
+	call := wire.Commit
+	if len(tx.Once) > 0 { // an owner that knows no dedup sets refuses it all, and not only the keys
+		call = wire.CommitOnce
+	}
+	got, err := ask[wire.Published](ctx, c, call, wire.TransactionOf(tx))
 	if err != nil {
 		return nil, err
 	}

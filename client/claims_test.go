@@ -1,12 +1,19 @@
 package client_test
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"math/rand/v2"
+	"net"
+	"net/http"
+	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -14,8 +21,10 @@ import (
 	"github.com/ackwise/ackwise/client"
 	"github.com/ackwise/ackwise/idempotency"
 	"github.com/ackwise/ackwise/idempotency/storetest"
+	"github.com/ackwise/ackwise/internal/lockfile"
 	"github.com/ackwise/ackwise/queue"
 	"github.com/ackwise/ackwise/queue/queuestore"
+	"github.com/ackwise/ackwise/server"
 )
 
 // other opens a directory's owner and a client of it that is not.
@@ -216,4 +225,55 @@ func claiming(ctx context.Context, c *client.Client) error {
 		}
 	}
 	return nil
+}
+
+// serveOlder serves a store as a version does that knows no dedup sets: the call for keys is not
+// there, and what a commit says of keys is not read.
+func serveOlder(dir string) func(*queue.Store) (io.Closer, error) {
+	return func(s *queue.Store) (io.Closer, error) {
+		path := filepath.Join(dir, "older")
+		ln, err := net.Listen("unix", path)
+		if err != nil {
+			return nil, err
+		}
+		h := server.Handler(s, server.Options{})
+		mux := http.NewServeMux()
+		mux.Handle("/", h)
+		mux.Handle("/v1/commit/once", http.NotFoundHandler())
+		mux.HandleFunc("/v1/commit", func(w http.ResponseWriter, r *http.Request) {
+			var all map[string]json.RawMessage
+			if err := json.NewDecoder(r.Body).Decode(&all); err != nil {
+				http.Error(w, err.Error(), http.StatusBadRequest)
+				return
+			}
+			delete(all, "once")
+			b, _ := json.Marshal(all) // it was read from JSON
+			r.Body = io.NopCloser(bytes.NewReader(b))
+			h.ServeHTTP(w, r)
+		})
+		older := &http.Server{Handler: mux}
+		var serving sync.WaitGroup
+		serving.Go(func() { _ = older.Serve(ln) }) // ends with Close
+		return closers{older, waiter{&serving}}, lockfile.Announce(dir, path)
+	}
+}
+
+// An owner that knows no dedup sets refuses a commit with keys as a whole.
+func TestAnOlderOwnerRefusesKeys(t *testing.T) {
+	dir := t.TempDir()
+	o := owning()
+	o.Serve = serveOlder(dir)
+	c, ctx := open(t, dir, o), t.Context()
+	commit := queue.Commit{Writes: []queue.TableWrite{{Table: "t", Key: "k", Value: []byte("v")}},
+		Once: map[string][]idempotency.Ask{claimSet: {{Key: "a"}}}}
+	if _, err := c.Commit(ctx, commit); err == nil {
+		t.Error("the commit was carried out without its keys")
+	}
+	if e, err := c.Get(ctx, "t", "k"); err != nil || e.Version != 0 {
+		t.Errorf("of the refused commit: %q, %v", e.Value, err)
+	}
+	commit.Once = nil
+	if _, err := c.Commit(ctx, commit); err != nil {
+		t.Errorf("a commit without keys: %v", err)
+	}
 }

@@ -112,7 +112,7 @@ func (s *Store) takeCheckpoint() error {
 	m.version = snapshot.version()
 	free := s.freeSegments()
 	s.grown.Store(m.pos)
-	s.mu.Unlock()
+	s.unlockWindows()
 
 	if err := wait(group, true); err != nil {
 		return err

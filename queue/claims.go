@@ -23,12 +23,17 @@ const (
 	maxResultsBytes = 64 << 30
 	// maxRuleBytes bounds the rule of a set.
 	maxRuleBytes = 1024
+	// maxSets bounds the dedup sets of a store: they stay for good.
+	maxSets = 1024
 )
 
 // OpenSet makes the dedup set of a name where it is missing. It remembers for window which keys are
 // done, and bounds them and the claims together by maxKeys: at the bound a new key is ErrFull. A
 // set that is there keeps its window, so another one is an *ackwise.InvalidError, and takes the
-// bound.
+// bound. A store has at most 1,024 sets, which stay: one more is ErrFull.
+//
+// Use a set for claims or for Tx.Once, not for both: Tx.Once makes a key whose claim ran out done,
+// and nobody tells it that the former holder may have made an effect outside the store.
 func (s *Store) OpenSet(ctx context.Context, name string, window time.Duration, maxKeys int) error {
 	err := errors.Join(ackwise.ValidateName("dedup store", name),
 		refuse(window < time.Millisecond || window > maxDelay, "Window",
@@ -38,10 +43,15 @@ func (s *Store) OpenSet(ctx context.Context, name string, window time.Duration, 
 		return err
 	}
 	windowMillis := (window + time.Millisecond - 1).Milliseconds() // never shorter
-	return s.change(func() (state.Record, error) {
+	first := false
+	err = s.change(func() (state.Record, error) {
 		x := s.st.Set(name)
-		switch {
+		switch n := len(s.st.Sets()); {
+		case x == nil && n >= maxSets:
+			return nil, fmt.Errorf("make dedup store %s: there are %d, and no more are allowed: %w",
+				name, n, ackwise.ErrFull)
 		case x == nil:
+			first = n == 0
 			return s.st.MakeSet(s.clock.now(), name, windowMillis, maxKeys), nil
 		case x.WindowMillis() != windowMillis:
 			return nil, &ackwise.InvalidError{Field: "Window", Value: window.String(),
@@ -53,6 +63,10 @@ func (s *Store) OpenSet(ctx context.Context, name string, window time.Duration, 
 		}
 		return nil, nil
 	})
+	if first { // a program that knows no sets is to refuse the directory for its format
+		kick(s.checkpoint)
+	}
+	return err
 }
 
 // BindSet says by which rule the keys and sums of a dedup set are made. The first rule is kept for
@@ -62,7 +76,7 @@ func (s *Store) BindSet(ctx context.Context, name, rule string) error {
 		return &ackwise.InvalidError{Field: "rule", Reason: fmt.Sprintf(
 			"it is %d bytes long; 1 to %d are needed", len(rule), maxRuleBytes)}
 	}
-	if err := s.checkClaims(ctx, 0, 0); err != nil {
+	if err := s.checkCount(ctx, 0); err != nil {
 		return err
 	}
 	return s.change(func() (state.Record, error) {
@@ -138,6 +152,7 @@ type asking struct {
 	now     int64
 	records []state.Record
 	durable bool                // an answer speaks of what is not synced yet
+	claimed bool                // an answer gives a claim
 	results []resultAt          // that the answers owe
 	seen    map[string]struct{} // the keys asked for so far, where the call may be a repeat
 }
@@ -150,6 +165,9 @@ type resultAt struct {
 
 // askAll answers each ask, in order.
 func (s *Store) askAll(ctx context.Context, a *asking) ([]idempotency.Answer, error) {
+	if err := s.checkCount(ctx, len(a.asks)); err != nil {
+		return nil, err
+	}
 	size := 0
 	keys := make([]string, len(a.asks))
 	a.answers = make([]idempotency.Answer, len(a.asks))
@@ -159,7 +177,7 @@ func (s *Store) askAll(ctx context.Context, a *asking) ([]idempotency.Answer, er
 			keys[i] = a.asks[i].Key
 		}
 	}
-	if err := s.checkClaims(ctx, len(keys), size); err != nil {
+	if err := s.checkSize(size); err != nil {
 		return nil, err
 	}
 	probes := s.lockProbed(a.set, keys)
@@ -175,15 +193,21 @@ func (s *Store) askAll(ctx context.Context, a *asking) ([]idempotency.Answer, er
 	return a.answers, nil
 }
 
-// checkClaims reports why a call of so many keys and bytes is refused.
-func (s *Store) checkClaims(ctx context.Context, keys, size int) error {
+// checkCount reports why a call with so many keys is refused before any of them is looked at.
+func (s *Store) checkCount(ctx context.Context, keys int) error {
 	switch {
 	case ctx.Err() != nil:
 		return fmt.Errorf("use dedup store: %w", context.Cause(ctx))
 	case keys > s.opt.MaxBatch:
 		return fmt.Errorf("a batch of %d keys, at most %d are allowed (MaxBatch): %w", keys,
 			s.opt.MaxBatch, ackwise.ErrTooLarge)
-	case size > s.opt.MaxBatchBytes:
+	}
+	return nil
+}
+
+// checkSize reports why a call with so many bytes is refused.
+func (s *Store) checkSize(size int) error {
+	if size > s.opt.MaxBatchBytes {
 		return fmt.Errorf("a batch of %d bytes, at most %d are allowed (MaxBatchBytes): %w", size,
 			s.opt.MaxBatchBytes, ackwise.ErrTooLarge)
 	}
@@ -239,8 +263,8 @@ func (s *Store) answerAll(a *asking, probes []dedup.Probe) (*wal.Group, error) {
 	switch {
 	case len(a.records) > 0:
 		return s.append(a.records, a.durable), nil
-	case a.durable:
-		return s.append(nil, true), nil
+	case a.durable, a.claimed: // by a call before, whose record may not be written yet
+		return s.append(nil, a.durable), nil
 	}
 	return nil, nil
 }
@@ -275,9 +299,12 @@ func (s *Store) answerOne(a *asking, i int, p *dedup.Probe) (answer idempotency.
 		return a.x.Look(a.now, ask)
 	}
 	if _, known := a.x.Claimed(ask.Key); !known {
-		if err := s.setRoom(a.x, a.now, 0); err != nil {
-			return idempotency.Answer{Err: err}
-		}
+		err = s.setRoom(a.x, a.now, 0)
+	} else if a.x.Look(a.now, ask).Status == 0 { // it ran out, and is taken over
+		err = s.diskRoom(a.now, idempotency.MaxKeyBytes)
+	}
+	if err != nil {
+		return idempotency.Answer{Err: err}
 	}
 	call := a.call
 	if call != 0 { // the second time in a call a key is busy, also where the call is a repeat
@@ -287,6 +314,7 @@ func (s *Store) answerOne(a *asking, i int, p *dedup.Probe) (answer idempotency.
 		a.seen[ask.Key] = struct{}{}
 	}
 	a.records, answer = a.x.Claim(a.now, call, ask, a.records)
+	a.claimed = a.claimed || answer.Status == idempotency.Claimed
 	return answer
 }
 

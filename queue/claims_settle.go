@@ -16,9 +16,14 @@ import (
 
 // SettleClaims ends or extends claims, as idempotency.Store's Settle. A completion is synced when
 // it returns; what else it says is written, and survives a killed process. The last 65,536
-// completions are known by their fences; an older one that is repeated is ErrFence.
+// completions are known by their fences; an older one that is repeated is ErrFence. While the disk
+// is full, a completion with a result and an extension are ackwise.ErrFull where they would take
+// the room that the other claims need to be settled: they can be asked for again.
 func (s *Store) SettleClaims(ctx context.Context, set string, claims []idempotency.Settlement) (
 	[]error, error) {
+	if err := s.checkCount(ctx, len(claims)); err != nil {
+		return nil, err
+	}
 	st := settling{set: set, claims: claims, results: make([]error, len(claims))}
 	size := 0
 	keys := make([]string, len(claims)) // to be looked for
@@ -30,7 +35,7 @@ func (s *Store) SettleClaims(ctx context.Context, set string, claims []idempoten
 			keys[i] = c.Key
 		}
 	}
-	if err := s.checkClaims(ctx, len(claims), size); err != nil {
+	if err := s.checkSize(size); err != nil {
 		return nil, err
 	}
 	probes := s.lockProbed(set, keys)
@@ -57,7 +62,9 @@ type settling struct {
 	decided []idempotency.Settlement // and not yet applied
 	in      map[string]struct{}      // their keys
 	durable bool                     // there is a completion, or the repeat of one
+	repeat  bool                     // something was settled by another call's record
 	group   *wal.Group               // the last one that was appended to; nil = none
+	synced  bool                     // group was appended to as a durable one
 }
 
 // settleClaims decides on each settlement, in order. The caller holds mu.
@@ -85,8 +92,15 @@ func (s *Store) settleClaims(st *settling, probes []dedup.Probe) error {
 			st.results[i] = s.settleStale(st, c, known, &probes[i])
 			continue
 		}
+		alone := c.Verb == idempotency.Complete && c.Result != nil
+		if alone || c.Verb == idempotency.Extend {
+			size := settleBytes + len(st.decided)*idempotency.MaxKeyBytes + len(c.Result)
+			if st.results[i] = s.putOff(st.now, size); st.results[i] != nil {
+				continue
+			}
+		}
 		st.durable = st.durable || c.Verb == idempotency.Complete
-		if c.Result == nil || c.Verb != idempotency.Complete {
+		if !alone {
 			st.decided = append(st.decided, *c)
 			st.in[c.Key] = struct{}{}
 			continue
@@ -102,8 +116,8 @@ func (s *Store) settleClaims(st *settling, probes []dedup.Probe) error {
 	if err := s.flush(st); err != nil {
 		return err
 	}
-	if st.durable && st.group == nil { // the unit that covers the first one's
-		st.group = s.append(nil, true)
+	if st.repeat && st.group == nil || st.durable && !st.synced { // the unit that covers them
+		st.group = s.append(nil, st.durable)
 	}
 	return nil
 }
@@ -115,7 +129,7 @@ func (s *Store) settleStale(st *settling, c *idempotency.Settlement, claimed boo
 	case claimed:
 		return idempotency.ErrFence
 	case c.Verb == idempotency.Complete && st.x.Completed(c.Key, c.Fence):
-		st.durable = true
+		st.durable, st.repeat = true, true
 		return nil
 	case c.Verb != idempotency.Release:
 		return idempotency.ErrFence
@@ -127,6 +141,7 @@ func (s *Store) settleStale(st *settling, c *idempotency.Settlement, claimed boo
 	case done:
 		return idempotency.ErrFence
 	}
+	st.repeat = true
 	return nil // it is free, by this claim's release or by a later one's
 }
 
@@ -145,7 +160,7 @@ func (s *Store) flush(st *settling) error {
 func (s *Store) place(st *settling, r state.Record) error {
 	s.buf = r.Append(s.buf[:0])
 	s.records = append(s.records[:0], wal.Record{Type: r.Type(), Payload: s.buf})
-	st.group = s.log.Append(s.records, st.durable)
+	st.group, st.synced = s.log.Append(s.records, st.durable), st.durable
 	if err := st.group.Err(); err != nil {
 		return err
 	}
@@ -176,6 +191,13 @@ func (s *Store) probeOnce(c *Commit) map[string][]dedup.Probe {
 // checkOnce reports what is wrong with the keys that a transaction makes done.
 func (s *Store) checkOnce(c *Commit) error {
 	keys := 0
+	for _, asks := range c.Once {
+		keys += len(asks)
+	}
+	if keys > s.opt.MaxBatch {
+		return fmt.Errorf("%d dedup keys, at most %d are allowed (MaxBatch): %w", keys,
+			s.opt.MaxBatch, ackwise.ErrTooLarge)
+	}
 	for set, asks := range c.Once {
 		if err := ackwise.ValidateName("dedup store", set); err != nil {
 			return err
@@ -192,11 +214,6 @@ func (s *Store) checkOnce(c *Commit) error {
 			}
 			seen[ask.Key] = true
 		}
-		keys += len(asks)
-	}
-	if keys > s.opt.MaxBatch {
-		return fmt.Errorf("%d dedup keys, at most %d are allowed (MaxBatch): %w", keys,
-			s.opt.MaxBatch, ackwise.ErrTooLarge)
 	}
 	return nil
 }

@@ -406,14 +406,125 @@ func TestSetsMakeANewFormat(t *testing.T) {
 		}
 		s = openMem(t, mem, Options{})
 		openSet(t, s, time.Hour, 10)
-		if err := s.takeCheckpoint(); err != nil {
-			t.Fatal(err)
-		}
+		synctest.Wait()
 		if v := version(mem, s); v != 2 {
-			t.Errorf("with a set: version %d, want 2", v)
+			t.Errorf("with a set: version %d, want 2 at once", v)
 		}
 		return s
 	})
+}
+
+// What is out of a window leaves the disk also where nobody does anything any more: by time alone
+// for a set, and with a checkpoint for a topic.
+func TestAnIdleStoreRemovesItsBuckets(t *testing.T) {
+	inBubble(t, Options{bucketIDs: 64}, func(t *testing.T, mem *vfs.Mem, s *Store) *Store {
+		openSet(t, s, 10*time.Minute, 10_000)
+		for i := range 200 {
+			complete(t, s, fmt.Sprint("key", i), nil)
+			synctest.Wait()
+		}
+		if synctest.Wait(); len(bucketFiles(t, mem)) == 0 {
+			t.Fatal("no bucket was written")
+		}
+		time.Sleep(time.Hour) // virtual
+		synctest.Wait()
+		if n := len(bucketFiles(t, mem)); n > 0 {
+			t.Errorf("%d buckets of a set are there an hour after a window of ten minutes", n)
+		}
+		err := s.CreateTopic(t.Context(), "orders", TopicOptions{DedupWindow: 10 * time.Minute})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i := range 200 {
+			publish(t, s, ackwise.Message{Topic: "orders", ID: fmt.Sprint("m", i)})
+			synctest.Wait()
+		}
+		if synctest.Wait(); len(bucketFiles(t, mem)) == 0 {
+			t.Fatal("no bucket was written")
+		}
+		time.Sleep(time.Hour)            // virtual
+		openSet(t, s, 10*time.Minute, 1) // a record of that time
+		if err := s.takeCheckpoint(); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		if n := len(bucketFiles(t, mem)); n > 0 {
+			t.Errorf("%d buckets of a topic are there after a checkpoint", n)
+		}
+		return s
+	})
+}
+
+// A tick that comes while the store is being closed moves nothing: it would be in no record.
+func TestNothingTicksAfterClose(t *testing.T) {
+	inBubble(t, Options{}, func(t *testing.T, mem *vfs.Mem, s *Store) *Store {
+		openSet(t, s, time.Second, 100)
+		if err := s.takeCheckpoint(); err != nil {
+			t.Fatal(err)
+		}
+		complete(t, s, "a", nil)
+		closing := func(is bool) { // what Close does first
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			s.isClosed = is
+		}
+		closing(true)
+		time.Sleep(3 * time.Second) // virtual
+		closing(false)
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+		return openMem(t, mem, Options{}) // which is verified
+	})
+}
+
+func TestSetsAreBounded(t *testing.T) {
+	inBubble(t, Options{}, func(t *testing.T, _ *vfs.Mem, s *Store) *Store {
+		name := func(i int) string { return fmt.Sprint("set", i) }
+		for i := range 1024 {
+			if err := s.OpenSet(t.Context(), name(i), time.Hour, 10); err != nil {
+				t.Fatalf("set %d: %v", i, err)
+			}
+		}
+		err := s.OpenSet(t.Context(), "more", time.Hour, 10)
+		if !errors.Is(err, ackwise.ErrFull) || !strings.Contains(err.Error(), "1024") {
+			t.Errorf("one more: %v, want ErrFull", err)
+		}
+		if err := s.OpenSet(t.Context(), name(7), time.Hour, 20); err != nil {
+			t.Errorf("one that is there: %v", err)
+		}
+		return s
+	})
+}
+
+// A call with too many keys is refused before work is done for any of them.
+func TestTooManyKeysCostNothing(t *testing.T) {
+	s := openMem(t, vfs.NewMem(), Options{MaxBatch: 10})
+	openSet(t, s, time.Hour, 100)
+	const many = 10_000
+	for what, call := range map[string]func() error{
+		"claim": func() error {
+			return errOf(s.Claim(t.Context(), "set", make([]idempotency.Ask, many)))
+		},
+		"settle": func() error {
+			return errOf(s.SettleClaims(t.Context(), "set", make([]idempotency.Settlement, many)))
+		},
+		"once": func() error {
+			return errOf(s.Commit(t.Context(), Commit{Once: map[string][]idempotency.Ask{
+				"set": make([]idempotency.Ask, many)}}))
+		},
+	} {
+		var err error
+		if n := testing.AllocsPerRun(3, func() { err = call() }); n > many/10 {
+			t.Errorf("%s: %.0f allocations for %d keys", what, n, many)
+		}
+		if !errors.Is(err, ackwise.ErrTooLarge) {
+			t.Errorf("%s: %v, want ErrTooLarge", what, err)
+		}
+	}
+	if err := s.Close(); err != nil {
+		t.Error(err)
+	}
 }
 
 func TestSetsRefuseWhatCannotBe(t *testing.T) {

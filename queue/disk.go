@@ -13,8 +13,9 @@ import (
 )
 
 // What a full disk allows. While the reserve is not whole, publish is refused (admit), hand-outs
-// stop before what is in flight could no longer be settled (claim), a checkpoint leaves that much
-// too, and everything else goes on. The tick loop makes the reserve whole again when there is room.
+// stop before what is in flight could no longer be settled (claim), what can wait of a dedup set's
+// claims is put off before that (putOff), a checkpoint leaves that much too, and everything else
+// goes on. The tick loop makes the reserve whole again when there is room.
 
 const (
 	// settleBytes is what one settlement can cost: a group of its own, of a header, a record and
@@ -83,9 +84,26 @@ func (s *Store) settleRoom() int64 {
 	return s.needed()
 }
 
-// needed returns what settling everything in flight can cost. The caller holds mu.
+// needed returns what settling everything in flight can cost. Claims that ran out count for as long
+// as they are remembered, and most are settled many at a time: they take half of the reserve at
+// most. The caller holds mu.
 func (s *Store) needed() int64 {
-	return s.st.InFlight()*settleBytes + min(movesBytes, s.opt.ReserveBytes/4)
+	return s.st.InFlight()*settleBytes + min(s.st.Claims()*settleBytes, s.opt.ReserveBytes/2) +
+		min(movesBytes, s.opt.ReserveBytes/4)
+}
+
+// putOff reports why a settlement of a claim that can wait has to: its size bytes would be taken
+// from what is left for those that cannot. Where the disk is nearly full its free bytes do not
+// count: they are known only as of a moment ago. The caller holds mu.
+func (s *Store) putOff(now int64, size int) error {
+	pending := int64(s.log.PendingBytes() + size) // asked before what is left
+	if s.disk.Whole() && s.freeBytes(now)-pending >= s.opt.MinFreeBytes ||
+		s.disk.Left()-pending >= s.needed() {
+		return nil
+	}
+	return fmt.Errorf("the disk is full, %d of %d bytes of the reserve are left (ReserveBytes); "+
+		"completions without a result, and releases, go on: %w", s.disk.Left(),
+		s.opt.ReserveBytes, ackwise.ErrFull)
 }
 
 // looking is what the tick loop knows of the search for room.

@@ -2,6 +2,7 @@ package queue
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/ackwise/ackwise"
@@ -12,8 +13,9 @@ import (
 
 // Read returns kept messages of a topic by the positions that their publishes returned, in the
 // order that was asked for, without a hand-out. A message is kept while a subscription needs it or
-// the topic retains it; one that is not is a *ackwise.NotFoundError. Positions are bounded by
-// MaxBatch and bodies together by MaxBatchBytes: more is ErrTooLarge.
+// the topic retains it. One that is not is a *ackwise.NotFoundError, but may still be read until
+// its part of the log is freed. Positions are bounded by MaxBatch and bodies together by
+// MaxBatchBytes: more is ErrTooLarge.
 func (s *Store) Read(ctx context.Context, topic string, positions []ackwise.Position) (
 	[]ackwise.Message, error) {
 	if len(positions) > s.opt.MaxBatch {
@@ -49,7 +51,8 @@ func (s *Store) Read(ctx context.Context, topic string, positions []ackwise.Posi
 // Scan shows the kept messages of a topic behind a position ("" = from the beginning), in the order
 // in which they were accepted, whichever subscription needs them; State, Counts and History are
 // empty, and what is scheduled and not due is left out. At most max, MaxBatch and MaxBatchBytes
-// come at a time, and none only where there are no more.
+// come at a time, and none only where there are no more. A message that was scheduled has the
+// position of its publish also when it is due: who has read on past it by then does not see it.
 func (s *Store) Scan(ctx context.Context, topic string, after ackwise.Position, max int) (
 	[]Peeked, error) {
 	if err := atLeast("max", max, 1); err != nil {
@@ -149,7 +152,7 @@ func (s *Store) readKept(at []uint64, fn func(i int, p *state.Publish) error) er
 			missing = fmt.Errorf("%w: %w", notKept(at[i]), err)
 			return
 		case err != nil:
-			first = fmt.Errorf("read message at %s: %w", position(at[i]), err)
+			first = s.explainRead(at[i], err)
 			return
 		case rec.Type != publish:
 			first = notKept(at[i])
@@ -171,6 +174,20 @@ func (s *Store) readKept(at []uint64, fn func(i int, p *state.Publish) error) er
 		first = missing
 	}
 	return first
+}
+
+// explainRead tells what it means that there is no sound record at a position: damage, if something
+// that lives stands there; else it was asked for by mistake.
+func (s *Store) explainRead(pos uint64, err error) error {
+	if _, damaged := errors.AsType[*CorruptionError](err); damaged {
+		s.mu.Lock()
+		lives := len(s.st.LivePositions(pos, pos+1)) > 0
+		s.mu.Unlock()
+		if !lives {
+			return notKept(pos)
+		}
+	}
+	return fmt.Errorf("read message at %s: %w", position(pos), err)
 }
 
 func notKept(pos uint64) error {

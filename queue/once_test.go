@@ -185,4 +185,31 @@ func TestOnceInARepeatedCommit(t *testing.T) {
 	})
 }
 
+// A key that comes twice in one transaction is done the second time, but not with another payload.
+func TestOnceTwiceInATransaction(t *testing.T) {
+	inBubble(t, Options{}, func(t *testing.T, _ *vfs.Mem, s *Store) *Store {
+		openSet(t, s, time.Hour, 100)
+		tx := &Tx{on: s, read: make(map[tableKey]bool), wrote: make(map[tableKey]int)}
+		for i, c := range []struct {
+			key  string
+			sum  idempotency.Sum
+			done bool
+			err  error
+		}{
+			{"a", idempotency.Sum{1}, false, nil},
+			{"a", idempotency.Sum{1}, true, nil},
+			{"a", idempotency.Sum{2}, false, ackwise.ErrIDConflict},
+			{"a", idempotency.Sum{}, true, nil}, // it is not compared
+			{"b", idempotency.Sum{}, false, nil},
+			{"b", idempotency.Sum{2}, true, nil},
+		} {
+			done, err := tx.Once(t.Context(), "set", c.key, c.sum)
+			if done != c.done || !errors.Is(err, c.err) {
+				t.Errorf("%d, %s: %t, %v, want %t, %v", i, c.key, done, err, c.done, c.err)
+			}
+		}
+		return s
+	})
+}
+
 func errOf[T any](_ T, err error) error { return err }

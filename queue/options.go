@@ -48,7 +48,8 @@ type Options struct {
 	// ReserveBytes is the size of a file that keeps room for a disk on which others have taken the
 	// last byte: settlements, checkpoints and opening the store use it up, publish is refused with
 	// ErrFull until it is whole again, and Receive waits where it would not suffice to settle what
-	// is in flight, at 2 KiB each. Default: 8 MiB, or SegmentBytes where that is less.
+	// is in flight, at 2 KiB each, as do extensions of claims and completions with results, which
+	// are then ErrFull. Default: 8 MiB, or SegmentBytes where that is less.
 	ReserveBytes int64
 	// MaxTableBytes bounds the bytes of all tables together. Default: 64 MiB.
 	MaxTableBytes int

@@ -263,11 +263,16 @@ func (s *Store) unlock() {
 	s.wakeWaiters()
 	next := s.st.NextWake()
 	sooner := next != 0 && (s.tickAt == 0 || next < s.tickAt) || s.held && !held
-	busy := len(s.dedup.busy) > 0
-	s.mu.Unlock()
+	s.unlockWindows()
 	if sooner {
 		kick(s.kick)
 	}
+}
+
+// unlockWindows unlocks mu after the windows moved, and has the disk's part of them done.
+func (s *Store) unlockWindows() {
+	busy := len(s.dedup.busy) > 0
+	s.mu.Unlock()
 	if busy {
 		kick(s.dedup.kick)
 	}
@@ -364,8 +369,12 @@ func (s *Store) tickLoop() {
 	for s.ctx.Err() == nil {
 		s.refill(&look)
 		s.mu.Lock()
+		if s.usable() != nil { // what moved now would be in no record
+			s.mu.Unlock()
+			return
+		}
 		now := s.clock.now()
-		if records := s.st.Tick(now); len(records) > 0 && s.usable() == nil {
+		if records := s.st.Tick(now); len(records) > 0 {
 			s.append(records, false)
 			s.dedup.expireSets(s.st)
 		}
@@ -373,7 +382,7 @@ func (s *Store) tickLoop() {
 		s.wakeWaiters()
 		next := look.before(s.st.NextWake(), s.held || !s.disk.Whole())
 		s.tickAt = next
-		s.mu.Unlock()
+		s.unlockWindows()
 		timer.Stop()
 		if next != 0 {
 			timer.Reset(time.Duration(max(next-now, 0)) * time.Millisecond)

@@ -39,8 +39,7 @@ func (s *Store) Keys(ctx context.Context, table, prefix string, max int) ([]stri
 	if err := s.usable(); err != nil {
 		return nil, err
 	}
-	keys := s.st.TableKeys(table, prefix)
-	return keys[:min(max, len(keys))], nil
+	return s.st.TableKeys(table, prefix, max), nil
 }
 
 // Commit carries out a transaction in one atomic record. The results are those of c.Publish. It is
@@ -404,9 +403,16 @@ func (tx *Tx) Publish(msgs ...ackwise.Message) {
 // claimed puts the delivery off (ackwise.Snooze) for as long as the claim lasts, but a minute at
 // most; another payload under the key is ackwise.ErrIDConflict; a full set is ackwise.ErrFull, from
 // the commit.
+//
+// Use a set for Once or for claims, not for both: a key whose claim ran out is made done here, and
+// nobody tells that its former holder may have made an effect outside the store.
 func (tx *Tx) Once(ctx context.Context, set, key string, sum idempotency.Sum) (done bool,
 	err error) {
 	for _, ask := range tx.commit.Once[set] {
+		if none := (idempotency.Sum{}); ask.Key == key && ask.Sum != sum && ask.Sum != none &&
+			sum != none {
+			return false, conflictOf(set, key)
+		}
 		if ask.Key == key {
 			return true, nil // by this transaction
 		}
@@ -422,7 +428,7 @@ func (tx *Tx) Once(ctx context.Context, set, key string, sum idempotency.Sum) (d
 	case idempotency.Busy:
 		return false, ackwise.Snooze(min(a.Wait, maxOnceWait))
 	case idempotency.Conflict:
-		return false, fmt.Errorf("dedup store %s, key %.80q: %w", set, key, ackwise.ErrIDConflict)
+		return false, conflictOf(set, key)
 	case idempotency.Claimed: // Look claims nothing
 	}
 	if tx.commit.Once == nil {
@@ -430,6 +436,10 @@ func (tx *Tx) Once(ctx context.Context, set, key string, sum idempotency.Sum) (d
 	}
 	tx.commit.Once[set] = append(tx.commit.Once[set], ask)
 	return false, nil
+}
+
+func conflictOf(set, key string) error {
+	return fmt.Errorf("dedup store %s, key %.80q: %w", set, key, ackwise.ErrIDConflict)
 }
 
 // maxOnceWait bounds how long a claimed key puts a delivery off: its claim may end early.

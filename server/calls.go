@@ -40,6 +40,7 @@ func (h *handler) routeStore() {
 		})
 	route(h, wire.Publish, h.publish)
 	route(h, wire.Commit, h.commit)
+	route(h, wire.CommitOnce, h.commit)
 	route(h, wire.Get, func(ctx context.Context, q wire.TableRequest) (queue.Entry, error) {
 		return s.Get(ctx, q.Table, string(q.Key))
 	})

@@ -38,6 +38,7 @@ var bodies = []struct {
 	{wire.Keys, `{"table":"t","key":"","max":10}`},
 	{wire.Commit, `{"id":"c","publish":[{"topic":"orders","body":"x"}],` +
 		`"writes":[{"table":"t","key":"k","value":"AA=="}]}`},
+	{wire.CommitOnce, `{"id":"o","once":[{"set":"effects","key":{"64":"/w=="},"sum":[1]}]}`},
 	{wire.Peek, `{"topic":"orders","subscription":"billing","options":{"Max":10}}`},
 	{wire.DeadLetters, `{"topic":"orders","subscription":"billing","filter":{"Max":10}}`},
 	{wire.Redrive, `{"topic":"orders","subscription":"billing","filter":{},"redo":true}`},
@@ -63,7 +64,7 @@ func FuzzCall(f *testing.F) {
 		`{"topic":{}}`, `{"messages":[{"topic":"orders","body64":"%"}]}`,
 		`{"filter":{"Max":-9223372036854775808}}`, strings.Repeat(`{"options":`, 10_000)} {
 		f.Add(uint8(13), []byte(hostile))
-		f.Add(uint8(18), []byte(hostile))
+		f.Add(uint8(19), []byte(hostile))
 	}
 	store := fuzzStore(f)
 	h := newHandler(store, Options{})

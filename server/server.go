@@ -59,6 +59,14 @@ func (o Options) withDefaults() Options {
 // bodyTimeout bounds how long a client may take over a request's body.
 const bodyTimeout = 30 * time.Second
 
+const (
+	// valuesOfOne is how many JSON values a message or a key has at the most: a message with its
+	// headers, a key with its sum.
+	valuesOfOne = 256
+	// leastValues is how many values a request may have whatever MaxBatch is.
+	leastValues = 1 << 20
+)
+
 // Handler serves the native API of store. It stops when the store does.
 func Handler(store *queue.Store, o Options) http.Handler { return newHandler(store, o) }
 
@@ -71,6 +79,7 @@ type handler struct {
 	watchers  chan struct{} // one slot an Owner stream
 	consumers chan struct{} // one slot a Receivers stream
 	sessions  sessions
+	values    int // that one request may have
 
 	stopping context.Context // ends when the server is about to stop
 	stop     context.CancelFunc
@@ -83,6 +92,7 @@ func newHandler(store *queue.Store, o Options) *handler {
 		calls: make(chan struct{}, o.MaxCalls), watchers: make(chan struct{}, o.MaxSessions),
 		consumers: make(chan struct{}, o.MaxSessions),
 		sessions:  sessions{open: map[string]*session{}}}
+	h.values = max(leastValues, valuesOfOne*store.Features().MaxBatch)
 	h.stopping, h.stop = context.WithCancel(context.Background())
 	h.routeStore()
 	h.routeDead()
@@ -175,6 +185,12 @@ func (h *handler) read(w http.ResponseWriter, r *http.Request, req any) error {
 	if err != nil {
 		return fmt.Errorf("read request: %w", err)
 	}
+	if len(b) > h.values { // else it cannot have more
+		if n := values(b); n > h.values {
+			return fmt.Errorf("read request: it has %d values, at most %d are allowed: %w", n,
+				h.values, ackwise.ErrTooLarge)
+		}
+	}
 	if err := json.Unmarshal(b, req); err != nil {
 		if _, ok := errors.AsType[*ackwise.InvalidError](err); ok {
 			return err
@@ -182,6 +198,23 @@ func (h *handler) read(w http.ResponseWriter, r *http.Request, req any) error {
 		return &ackwise.InvalidError{Field: "request", Reason: err.Error()}
 	}
 	return nil
+}
+
+// values counts the values of a JSON text without making them: those that a comma ends, and the
+// last. A text of a few bytes a value would take hundreds of times its size in memory.
+func values(text []byte) int {
+	n, quoted := 1, false
+	for i := 0; i < len(text); i++ {
+		switch c := text[i]; {
+		case c == '"':
+			quoted = !quoted
+		case c == '\\' && quoted:
+			i++ // what it escapes
+		case c == ',' && !quoted:
+			n++
+		}
+	}
+	return n
 }
 
 // answer writes a value. That it cannot be written is the client's to notice: it sends again.

@@ -301,6 +301,35 @@ func TestAReceiveEndsWithItsWait(t *testing.T) {
 	}
 }
 
+// A request with more values than any call can have is refused before they are made.
+func TestTooManyValuesAreRefused(t *testing.T) {
+	a := serve(t, Options{})
+	many := strings.Repeat(`{},`, leastValues) + `{}`
+	for call, field := range map[wire.Call]string{wire.Claim: "asks", wire.SettleClaims: "claims",
+		wire.Publish: "messages", wire.CommitOnce: "once"} {
+		body := fmt.Sprintf(`{"set":"effects","%s":[%s]}`, field, many)
+		err := a.result(a.post(t.Context(), call, strings.NewReader(body)), nil)
+		if !errors.Is(err, ackwise.ErrTooLarge) || !strings.Contains(err.Error(), "values") {
+			t.Errorf("%s: %v, want ErrTooLarge", call, err)
+		}
+	}
+	// Commas in strings are no values.
+	err := a.call(wire.Publish, wire.PublishRequest{Messages: []ackwise.Message{
+		{Topic: topic, Body: []byte(`\",` + strings.Repeat(`,"`, 500_000))}}}, &wire.Published{})
+	if err != nil {
+		t.Errorf("a body of commas: %v", err)
+	}
+}
+
+func TestValuesAreCounted(t *testing.T) {
+	for text, want := range map[string]int{``: 1, `{}`: 1, `[1,2]`: 2, `{"a":[1,2],"b":3}`: 3,
+		`["a,b","\\","\",",","c"]`: 4, `"open, \`: 1} {
+		if n := values([]byte(text)); n != want {
+			t.Errorf("%s: %d values, want %d", text, n, want)
+		}
+	}
+}
+
 func TestBoundsComeBeforeWork(t *testing.T) {
 	a := serve(t, Options{MaxRequestBytes: 1000, MaxSessions: 1})
 	err := a.call(wire.Publish, wire.PublishRequest{Messages: []ackwise.Message{

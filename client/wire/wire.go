@@ -43,6 +43,7 @@ const (
 	Get                Call = "get"           // TableRequest ─▶ queue.Entry
 	Keys               Call = "keys"          // TableRequest ─▶ [Bytes]
 	Commit             Call = "commit"        // Transaction ─▶ Published
+	CommitOnce         Call = "commit/once"   // Transaction with Once ─▶ Published
 	Peek               Call = "peek"          // PeekRequest ─▶ [queue.Peeked]
 	Read               Call = "read"          // PeekRequest ─▶ [ackwise.Message]
 	Scan               Call = "scan"          // PeekRequest ─▶ [queue.Peeked]

@@ -32,8 +32,9 @@ const (
 // concurrent use, and several of one name, in several processes, are one.
 //
 // Each value stands behind one byte that says how it was written, so that the engine's table is not
-// for other use; tombstones are listed in a second one, NAME.graves. The clock of Purge is the wall
-// clock of the process that wrote the tombstone.
+// for other use; tombstones are listed in a second one, NAME.graves, so that a key that is written
+// with stamps may have 1,008 bytes and no more. The clock of Purge is the wall clock of the process
+// that wrote the tombstone.
 type Table struct {
 	engine Tables
 	name   string
@@ -173,8 +174,12 @@ func (t *Table) write(ctx context.Context, key string, there value, next *value)
 	return err
 }
 
-// graveHead is how much of a grave's key is the time.
-const graveHead = 16
+const (
+	// graveHead is how much of a grave's key is the time.
+	graveHead = 16
+	// maxStampedKey is how long a key may be so that its grave's key is one as well.
+	maxStampedKey = ackwise.MaxKeyBytes - graveHead
+)
 
 // grave lists a tombstone: its key begins with the time, so that the oldest come first.
 func (t *Table) grave(written int64, key string, value []byte) queue.TableWrite {
@@ -283,6 +288,10 @@ func (t *Table) Upsert(ctx context.Context, key string, stamp ackwise.Stamp, dat
 	bool, error) {
 	if err := idempotency.ValidateStamp(stamp); err != nil {
 		return false, err
+	}
+	if len(key) > maxStampedKey { // before it is written: it could not be deleted
+		return false, fmt.Errorf("write table %s, key %.80q: it is %d bytes long, at most %d are "+
+			"allowed: %w", t.name, key, len(key), maxStampedKey, ackwise.ErrTooLarge)
 	}
 	return t.change(ctx, key, func(there value) (*value, bool, error) {
 		if there.kind == plain {

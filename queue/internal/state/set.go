@@ -86,6 +86,14 @@ func (x *Set) MaxKeys() int { return x.config.MaxKeys }
 // are remembered for a window.
 func (x *Set) Claims() int { return len(x.claims) }
 
+// Claims counts the claims of all dedup sets that are not settled.
+func (s *State) Claims() (n int64) {
+	for _, x := range s.sets {
+		n += int64(len(x.claims))
+	}
+	return n
+}
+
 // ResultBytes counts the bytes of the records that hold results.
 func (x *Set) ResultBytes() int64 { return x.bytes }
 

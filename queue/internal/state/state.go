@@ -3,6 +3,7 @@ package state
 import (
 	"fmt"
 	"slices"
+	"strings"
 )
 
 // State is everything that the log says. It reads no clock and draws no random number: live and at
@@ -220,15 +221,26 @@ func (s *State) Table(table, key string) (bytes []byte, version uint64) {
 	return v.bytes, v.version
 }
 
-// TableKeys lists a table's keys that begin with prefix, sorted.
-func (s *State) TableKeys(table, prefix string) []string {
+// TableKeys lists the first keys of a table that begin with prefix, sorted, at most max.
+func (s *State) TableKeys(table, prefix string, max int) []string {
 	var keys []string
-	for k := range s.tables[table] {
-		if len(k) >= len(prefix) && k[:len(prefix)] == prefix {
-			keys = append(keys, k)
+	end := "" // behind it no key is wanted any more; "" = not known yet
+	cut := func() {
+		slices.Sort(keys)
+		if len(keys) >= max {
+			keys = keys[:max]
+			end = keys[max-1]
 		}
 	}
-	slices.Sort(keys)
+	for k := range s.tables[table] {
+		if !strings.HasPrefix(k, prefix) || end != "" && k > end {
+			continue
+		}
+		if keys = append(keys, k); len(keys)-max >= max {
+			cut()
+		}
+	}
+	cut()
 	return keys
 }
 
