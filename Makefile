@@ -46,6 +46,7 @@ fuzz: ## run every fuzz target for FUZZTIME (3s) each
 faults: ## run the long fault tests: kills, cuts and crashes by the hundred (takes a while)
 	ACKWISE_FAULTS=long $(GO) test -count=1 -v -run '^TestMachine$$' ./test/kill
 	ACKWISE_FAULTS=long $(GO) test -shuffle=on -count=1 -timeout 120m ./...
+	ACKWISE_FAULTS=long GO="$(GO)" bash test/servers/real.sh 60m
 
 .PHONY: real
 real: ## run the tests that need real servers: Postgres, Redis, DynamoDB Local (starts them)

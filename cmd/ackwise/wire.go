@@ -11,6 +11,7 @@ import (
 	awsconfig "github.com/aws/aws-sdk-go-v2/config"
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
 	"github.com/redis/go-redis/v9"
+	"github.com/redis/go-redis/v9/logging"
 
 	"github.com/ackwise/ackwise/adapters/aws/ddbstore"
 	"github.com/ackwise/ackwise/adapters/postgres/pgstore"
@@ -122,6 +123,7 @@ func redisClient(u storeURL) (*redis.Client, error) {
 		return nil, errors.New("the URL has a part that Redis does not know")
 	}
 	o.ContextTimeoutEnabled = true
+	logging.Disable() // what fails is in the errors of the calls
 	return redis.NewClient(o), nil
 }
 
