@@ -364,6 +364,7 @@ func TestAnOrderOutlivesARun(t *testing.T) {
 	c := &cut{Store: s}
 	r := start(t, c, Options{Receiver: new(gates).receiver(s)})
 	holds(t, r, 2)
+	eventually(t, func() string { return waitingIn(t, s, in, sub) }) // it is durable that they are
 	c.on.Store(true)
 	type answer struct {
 		gaps []ordering.Gap
