@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -44,7 +45,8 @@ func (r *run) start(a assignment) (*worker, error) {
 		trace: reader{path: a.Trace}}
 	// No context ends it: SIGKILL comes from the plan, or from close.
 	cmd := exec.CommandContext(context.Background(), r.exe)
-	cmd.Env = append(os.Environ(), consumerVar+"="+string(text))
+	cmd.Env = append(os.Environ(), consumerVar+"="+string(text),
+		"GOGC="+strconv.Itoa(collectAt))
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	errs, err := os.Create(w.errFile())
 	if err != nil {

@@ -10,6 +10,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"sync"
@@ -54,8 +55,13 @@ type Progress struct {
 // sharedPart is which part of the flights goes through the shared log: one in so many.
 const sharedPart = 8
 
+// collectAt is how far, in percent, the demo's processes let their heaps grow between two
+// collections. They are small, and all wait for the same processors: it saves a tenth of the time.
+const collectAt = 400
+
 // Run runs the demo. A promise that was broken is in Report.Broken, not in the error.
 func Run(ctx context.Context, o Options) (report *Report, err error) {
+	defer debug.SetGCPercent(debug.SetGCPercent(collectAt))
 	if o.Stall == 0 {
 		o.Stall = 20 * time.Second
 	}
