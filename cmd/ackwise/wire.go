@@ -10,6 +10,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	awsconfig "github.com/aws/aws-sdk-go-v2/config"
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
+	smithylog "github.com/aws/smithy-go/logging"
 	"github.com/redis/go-redis/v9"
 	"github.com/redis/go-redis/v9/logging"
 
@@ -148,6 +149,7 @@ func dynamoClient(ctx context.Context, u storeURL) (*dynamodb.Client, error) {
 		return nil, fmt.Errorf("read the configuration of AWS: %w", err)
 	}
 	return dynamodb.NewFromConfig(c, func(o *dynamodb.Options) {
+		o.Logger = smithylog.Nop{} // what fails is in the errors of the calls
 		if u.endpoint != "" {
 			o.BaseEndpoint = aws.String(u.endpoint)
 		}
