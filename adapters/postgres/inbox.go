@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"sync"
 	"time"
 
@@ -39,6 +40,8 @@ type InboxOptions struct {
 	// SettleTimeout bounds the ack at the source, which goes on when the handler's context has
 	// ended. Default: 10 s.
 	SettleTimeout time.Duration
+	// Logger takes what the upkeep of the markers meets, which fails no delivery. Default: none.
+	Logger *slog.Logger
 }
 
 const (
@@ -60,6 +63,9 @@ func (o InboxOptions) withDefaults() InboxOptions {
 	}
 	if o.SettleTimeout == 0 {
 		o.SettleTimeout = 10 * time.Second
+	}
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
 	}
 	return o
 }
@@ -97,8 +103,9 @@ func (o InboxOptions) validate() error {
 // only settles. It takes messages from any source. The same ID with another body is rejected.
 //
 // fn may run again for one delivery, after a rollback, where the database gave its transaction up
-// for the sake of another. Where the connection is cut during the commit, nobody knows whether it
-// took place: the delivery is nacked, and the next one finds out.
+// for the sake of another. It must not end the transaction itself. Where the connection is cut
+// during the commit, nobody knows whether it took place: the delivery is nacked, and the next one
+// finds out.
 func Inbox[T any](ctx context.Context, db DB[T],
 	fn func(ctx context.Context, tx T, d *ackwise.Delivery) error, o InboxOptions,
 ) (ackwise.Transactional, error) {
@@ -127,6 +134,7 @@ func (s single[T]) Handle(ctx context.Context, d *ackwise.Delivery) error {
 // of ackwise.Transactional.
 type BatchInbox[T any] struct {
 	db   DB[T]
+	conn pg.Conn // db, for what is no transaction of the inbox
 	o    InboxOptions
 	keys *dedup.Keys
 	fn   func(ctx context.Context, tx T, ds []*ackwise.Delivery) error
@@ -136,8 +144,9 @@ type BatchInbox[T any] struct {
 }
 
 // InboxBatch is Inbox for many deliveries in one transaction. fn gets those whose effects were not
-// made yet, in their order. Where it fails for more than one, nothing is kept, and each is tried in
-// a transaction of its own, so that only the one that is at fault fails.
+// made yet, in their order. Where it fails for more than one, or the commit does, nothing is kept,
+// and each is tried in a transaction of its own, so that only the one that is at fault fails.
+// Behind one that fails, those of its key are put off.
 func InboxBatch[T any](ctx context.Context, db DB[T],
 	fn func(ctx context.Context, tx T, ds []*ackwise.Delivery) error, o InboxOptions,
 ) (*BatchInbox[T], error) {
@@ -160,15 +169,19 @@ func newInbox[T any](ctx context.Context, db DB[T], o InboxOptions) (*BatchInbox
 	if err := Check(ctx, db); err != nil {
 		return nil, fmt.Errorf("open inbox %s: %w", o.Name, err)
 	}
-	keys, err := dedup.Open(ctx, db,
+	conn, err := pg.Committed(ctx, db)
+	if err != nil {
+		return nil, fmt.Errorf("open inbox %s: %w", o.Name, err)
+	}
+	keys, err := dedup.Open(ctx, conn,
 		dedup.Options{Name: o.Name, Window: o.Window, MaxKeys: o.MaxKeys})
 	if err == nil {
-		err = keys.Bind(ctx, db, inboxRule)
+		err = keys.Bind(ctx, conn, inboxRule)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("open inbox: %w", err)
 	}
-	return &BatchInbox[T]{db: db, o: o, keys: keys}, nil
+	return &BatchInbox[T]{db: db, o: o, conn: conn, keys: keys}, nil
 }
 
 // Bind implements ackwise.Transactional: any source will do, but one only.
@@ -198,8 +211,10 @@ func (b *BatchInbox[T]) HandleBatch(ctx context.Context, ds []*ackwise.Delivery)
 		return all(len(ds), fmt.Errorf("use inbox %s: it is not bound to a source: run it with "+
 			"deliver.ExactlyOnce", b.o.Name))
 	}
-	if err := b.keys.Tend(ctx, b.db, time.Now()); err != nil {
-		return all(len(ds), err)
+	if err := b.keys.Tend(ctx, b.conn, time.Now()); err != nil {
+		// The markers are as good as before; it is tried again when it is time.
+		b.o.Logger.WarnContext(ctx, "the markers of an inbox were not tended", "inbox", b.o.Name,
+			"error", err)
 	}
 	results := b.apply(ctx, ds)
 	b.settle(ctx, src, ds, results)
@@ -264,6 +279,10 @@ func (b *BatchInbox[T]) turnedDown(key string, a idempotency.Answer) error {
 			ackwise.Snooze(min(b.o.Window/dedup.Buckets, maxFullDelay)))
 	case a.Err != nil: // a key that no store takes
 		return ackwise.Reject(fmt.Errorf("handle %.80q: %w", key, a.Err))
+	case a.Status == left:
+		return fmt.Errorf("handle %.80q in inbox %s: a claim was left behind, so its effect may be "+
+			"made: the handler committed the transaction itself, or another handler uses the name",
+			key, b.o.Name)
 	case a.Status == idempotency.Conflict:
 		return ackwise.Reject(fmt.Errorf("handle %.80q in inbox %s: %w", key, b.o.Name,
 			ackwise.ErrIDConflict))

@@ -2,8 +2,13 @@ package postgres
 
 import (
 	"context"
+	"database/sql"
+	"errors"
 	"fmt"
+	"math/rand/v2"
 	"time"
+
+	"github.com/jackc/pgx/v5"
 
 	"github.com/ackwise/ackwise"
 	"github.com/ackwise/ackwise/adapters/postgres/internal/pg"
@@ -12,6 +17,12 @@ import (
 
 // maxTries bounds how often a transaction is made that the database gives up for another's sake.
 const maxTries = 10
+
+// Between two tries.
+const (
+	minPause = time.Millisecond
+	maxPause = 100 * time.Millisecond
+)
 
 // claimLease is longer than any transaction of an inbox: its claims are never seen by anybody else,
 // because they end in the transaction that made them.
@@ -32,24 +43,34 @@ func (b *BatchInbox[T]) apply(ctx context.Context, ds []*ackwise.Delivery) []err
 	}
 	effect, ok := err.(*effectError) //nolint:errorlint // transact returns it as it is
 	switch {
-	case !ok:
-		return all(len(ds), err)
-	case len(ds) == 1:
+	case len(ds) > 1 && (ok || pg.OfOneRow(err)):
+		return b.oneByOne(ctx, ds)
+	case ok:
 		return []error{effect.err}
 	}
-	results = make([]error, len(ds))
-	failed := make(map[string]error) // by message key: the order of a key holds
+	return all(len(ds), err)
+}
+
+// oneByOne tries each in a transaction of its own, so that only the one that is at fault fails.
+func (b *BatchInbox[T]) oneByOne(ctx context.Context, ds []*ackwise.Delivery) []error {
+	results := make([]error, len(ds))
+	failed := make(map[string]bool) // by message key: the order of a key holds
 	for i, d := range ds {
-		if before := failed[d.Key]; before != nil && d.Key != "" {
-			results[i] = before
-			continue
-		}
-		if ctx.Err() != nil {
+		switch {
+		case ctx.Err() != nil:
 			results[i] = context.Cause(ctx)
+			continue
+		case failed[d.Key] && d.Key != "":
+			// Not by the earlier one's error, which may be a verdict on that message alone.
+			results[i] = fmt.Errorf("handle %.80q: an earlier message of its key failed: %w", d.ID,
+				ackwise.Snooze(b.o.BusyDelay))
 			continue
 		}
 		results[i] = b.apply(ctx, ds[i:i+1])[0]
-		failed[d.Key] = results[i]
+		outcome := ackwise.OutcomeOf(results[i]).Outcome
+		if outcome != ackwise.OutcomeAck && outcome != ackwise.OutcomeDrop { // it is in the way
+			failed[d.Key] = true
+		}
 	}
 	return results
 }
@@ -66,14 +87,29 @@ func (b *BatchInbox[T]) transact(ctx context.Context, ds []*ackwise.Delivery) (
 			results, err = b.within(ctx, tx, ds)
 			return err
 		})
-		if err == nil || !pg.Again(err) || try == maxTries || ctx.Err() != nil {
+		if err == nil || !pg.Again(err) || try == maxTries {
+			break
+		}
+		// Those that were in each other's way do not come back at once, nor together.
+		if !pause(ctx, rand.N(min(minPause<<try, maxPause))) {
 			break
 		}
 	}
-	if _, ok := err.(*effectError); err != nil && !ok { //nolint:errorlint // as above
-		err = fmt.Errorf("apply in inbox %s: %w", b.o.Name, err)
+	effect, ok := err.(*effectError) //nolint:errorlint // as above
+	switch {
+	case err == nil:
+		return results, nil
+	case ok && pg.Again(err): // no fault of the message, so it costs none of its budget
+		return nil, &effectError{fmt.Errorf("%w: %w", effect.err, ackwise.Snooze(b.o.BusyDelay))}
+	case ok:
+		return nil, err
+	case pg.Again(err):
+		err = fmt.Errorf("%w: %w", err, ackwise.Snooze(b.o.BusyDelay))
+	case errors.Is(err, pgx.ErrTxClosed) || errors.Is(err, sql.ErrTxDone):
+		err = fmt.Errorf("%w: the handler has ended the transaction, which is the inbox's to end",
+			err)
 	}
-	return results, err
+	return nil, fmt.Errorf("apply in inbox %s: %w", b.o.Name, err)
 }
 
 // within is what happens in the transaction. A result that is not nil belongs to a delivery whose
@@ -131,6 +167,9 @@ func (b *BatchInbox[T]) within(ctx context.Context, tx pg.Tx, ds []*ackwise.Deli
 // again is the answer to a key that stands before in its batch, with the same sum.
 const again = idempotency.Conflict + 1
 
+// left is the answer to a key with a claim that no transaction of an inbox can have left there.
+const left = again + 1
+
 // repeat gives each repeated delivery the result of the first of its key.
 func repeat(asks []idempotency.Ask, answers []idempotency.Answer, results []error) {
 	first := make(map[string]int)
@@ -183,7 +222,8 @@ func (b *BatchInbox[T]) claim(ctx context.Context, tx pg.Tx, asks []idempotency.
 		free, freeAt = append(free, asks[i]), append(freeAt, i)
 		return nil
 	}, `SELECT a.ord, pg_try_advisory_xact_lock(hashtextextended(
-			current_schema() || ' ackwise inbox ' || $1::text || ' ' || encode(a.key, 'hex'), 0))
+			'ackwise inbox ' || $1::text || ' ' || encode(a.key, 'hex'),
+			'ackwise_claim'::regclass::oid::bigint))
 		FROM unnest($2::text::bytea[]) WITH ORDINALITY AS a(key, ord)`, b.o.Name, pg.Array(keys))
 	if err != nil || len(free) == 0 {
 		return answers, err
@@ -195,6 +235,11 @@ func (b *BatchInbox[T]) claim(ctx context.Context, tx pg.Tx, asks []idempotency.
 	}
 	for j, i := range freeAt {
 		answers[i] = got[j]
+		// Claims end in the transaction that made them, and nobody else is at work on the key. One
+		// that was taken over is kept, too, so that the next delivery finds it.
+		if got[j].Takeover || got[j].Status == idempotency.Busy {
+			answers[i] = idempotency.Answer{Status: left}
+		}
 	}
 	return answers, nil
 }

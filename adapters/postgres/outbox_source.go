@@ -97,7 +97,11 @@ func NewOutboxSource[T any](ctx context.Context, db DB[T], o OutboxSourceOptions
 	if err := Check(ctx, db); err != nil {
 		return nil, fmt.Errorf("open outbox source %s: %w", o.Name, err)
 	}
-	s := &OutboxSource{o: o, db: db, open: db.Session, turn: make(chan struct{}, 1),
+	conn, err := pg.Committed(ctx, db)
+	if err != nil {
+		return nil, fmt.Errorf("open outbox source %s: %w", o.Name, err)
+	}
+	s := &OutboxSource{o: o, db: conn, open: db.Session, turn: make(chan struct{}, 1),
 		wake: make(chan struct{}, 1), end: make(chan struct{}),
 		held: make(map[int64]*ackwise.Delivery)}
 	session, err := s.connect(ctx)

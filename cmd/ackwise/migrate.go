@@ -82,7 +82,8 @@ func (c *migrateCmd) write(a *app, applied []postgres.Migration, whole bool) err
 			break
 		}
 		if c.DryRun {
-			_, err = fmt.Fprintf(a.out, "-- migration %d: %s\n\n%s\n", m.Version, m.Name, m.SQL)
+			_, err = fmt.Fprintf(a.out, "-- migration %d: %s\n\nBEGIN;\n\n%s\nCOMMIT;\n\n", m.Version,
+				m.Name, m.SQL)
 		} else {
 			_, err = fmt.Fprintf(a.out, "applied migration %d: %s\n", m.Version, m.Name)
 		}

@@ -49,6 +49,9 @@ func TestRealMigrate(t *testing.T) {
 		t.Errorf("a dry run says %d to %d, %t, %d migrations", got.From, got.To, got.DryRun,
 			len(got.Migrations))
 	}
+	if strings.Count(plan, "\nBEGIN;\n") != all || strings.Count(plan, "\nCOMMIT;\n") != all {
+		t.Errorf("a dry run prints migrations that are no transactions:\n%s", plan)
+	}
 	exec(plan) // what it prints can be run as it is
 	out := must(t, "", "migrate", address)
 	if !strings.HasPrefix(out, "the database is at version ") {

@@ -280,6 +280,8 @@ func (l *line) hear(e event) {
 				l.faults["failure"]++
 			case strings.Contains(s.Err, idempotency.ErrFence.Error()):
 				l.faults["claim lost"]++
+			case strings.Contains(s.Err, idempotency.ErrChanged.Error()):
+				l.faults["key busy"]++ // Apply gave up, and the message comes again
 			case s.Delay == 0:
 				l.faults["error "+s.Err]++
 			}

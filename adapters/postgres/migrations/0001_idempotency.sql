@@ -5,7 +5,6 @@ CREATE TABLE IF NOT EXISTS ackwise_migrations (
 	name    text NOT NULL,
 	applied timestamptz NOT NULL DEFAULT clock_timestamp()
 );
-INSERT INTO ackwise_migrations (version, name) VALUES (1, 'idempotency');
 
 CREATE SEQUENCE ackwise_fence;
 
@@ -78,7 +77,7 @@ AS $$
 #variable_conflict use_column
 DECLARE
 	v_from  timestamptz := clock_timestamp() - p_window * interval '1 ms';
-	v_live  bigint[] := ARRAY(SELECT id FROM ackwise_bucket WHERE name = p_name);
+	v_live  bigint[];
 	v_known int[] := '{}';   -- answered
 	v_mine  int[];           -- claimed
 	v_fence bigint[];
@@ -88,10 +87,16 @@ DECLARE
 	r       record;
 	pass    int;
 BEGIN
-	IF v_live = '{}' THEN
-		RAISE EXCEPTION 'the dedup store % was never opened', p_name USING ERRCODE = 'P0002';
+	IF current_setting('transaction_isolation') = 'repeatable read' THEN
+		RAISE EXCEPTION 'ackwise_claim was called at REPEATABLE READ, and would not see what ends '
+			'while it waits: call it at READ COMMITTED' USING ERRCODE = '25000';
 	END IF;
 	FOR pass IN 1..2 LOOP
+		-- In each pass: a bucket may have been opened, and filled, while we waited.
+		v_live := ARRAY(SELECT id FROM ackwise_bucket WHERE name = p_name);
+		IF v_live = '{}' THEN
+			RAISE EXCEPTION 'the dedup store % was never opened', p_name USING ERRCODE = 'P0002';
+		END IF;
 		FOR r IN SELECT a.ord::int AS ord, a.key AS key, d.result AS result, d.done AS done,
 				a.sum = d.sum OR a.sum = '' OR d.sum = '' AS fits
 			FROM unnest(p_keys, p_sums) WITH ORDINALITY AS a(key, sum, ord)
@@ -185,12 +190,16 @@ AS $$
 #variable_conflict use_column
 DECLARE
 	v_from   timestamptz := clock_timestamp() - p_window * interval '1 ms';
-	v_live   bigint[] := ARRAY(SELECT id FROM ackwise_bucket WHERE name = p_name);
+	v_live   bigint[];
 	v_bucket bigint;
 	v_ended  int[];
 	v_more   int[];
 	v_new    bigint;
 BEGIN
+	IF current_setting('transaction_isolation') = 'repeatable read' THEN
+		RAISE EXCEPTION 'ackwise_settle was called at REPEATABLE READ, and would not see what ends '
+			'while it waits: call it at READ COMMITTED' USING ERRCODE = '25000';
+	END IF;
 	PERFORM 1 FROM ackwise_claim c WHERE c.name = p_name AND c.key = ANY (p_keys)
 		ORDER BY c.key FOR UPDATE;
 	SELECT id INTO STRICT v_bucket FROM ackwise_bucket WHERE name = p_name AND closed IS NULL;
@@ -217,6 +226,7 @@ BEGIN
 	)
 	SELECT v_ended || coalesce(array_agg(ord), '{}') INTO v_ended FROM extended;
 	IF cardinality(v_ended) < cardinality(p_keys) THEN
+		v_live := ARRAY(SELECT id FROM ackwise_bucket WHERE name = p_name); -- as of now, see above
 		SELECT coalesce(array_agg(a.ord::int), '{}') INTO v_more
 		FROM unnest(p_keys, p_fences, p_verbs) WITH ORDINALITY AS a(key, fence, verb, ord)
 		WHERE NOT a.ord = ANY (v_ended) AND CASE a.verb
@@ -245,8 +255,9 @@ DECLARE
 	v_old ackwise_bucket;
 	v_id  bigint;
 BEGIN
+	-- The lock is named by the table, which several search paths may find.
 	PERFORM pg_advisory_xact_lock(
-		hashtextextended(current_schema() || ' ackwise bucket ' || p_name, 0));
+		hashtextextended('ackwise bucket ' || p_name, 'ackwise_bucket'::regclass::oid::bigint));
 	SELECT * INTO v_old FROM ackwise_bucket WHERE name = p_name AND closed IS NULL;
 	IF v_old.opened > clock_timestamp() - p_width * interval '1 ms' THEN
 		RETURN;
@@ -275,7 +286,7 @@ DECLARE
 	v_id     bigint;
 BEGIN
 	IF NOT pg_try_advisory_xact_lock(
-		hashtextextended(current_schema() || ' ackwise bucket ' || p_name, 0)) THEN
+		hashtextextended('ackwise bucket ' || p_name, 'ackwise_bucket'::regclass::oid::bigint)) THEN
 		RETURN false;
 	END IF;
 	SELECT window_ms * interval '1 ms' INTO v_window FROM ackwise_store WHERE name = p_name;
@@ -295,3 +306,6 @@ BEGIN
 	DELETE FROM ackwise_bucket WHERE id = v_id;
 	RETURN true;
 END $$;
+
+-- Last, so that a migration that was cut is not taken for a whole one.
+INSERT INTO ackwise_migrations (version, name) VALUES (1, 'idempotency');

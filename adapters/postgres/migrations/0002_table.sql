@@ -1,8 +1,6 @@
 -- The values of pgstore's tables. A stamp is '' where a key is written without one; COLLATE "C"
 -- compares it byte by byte, as ackwise.Stamp does.
 
-INSERT INTO ackwise_migrations (version, name) VALUES (2, 'table');
-
 CREATE SEQUENCE ackwise_version;
 
 CREATE TABLE ackwise_table (
@@ -16,3 +14,5 @@ CREATE TABLE ackwise_table (
 	PRIMARY KEY (name, key)
 );
 CREATE INDEX ackwise_table_deleted ON ackwise_table (name, written) WHERE deleted;
+
+INSERT INTO ackwise_migrations (version, name) VALUES (2, 'table');

@@ -1,7 +1,5 @@
 -- The outbox: messages that were written in the transactions of their business changes.
 
-INSERT INTO ackwise_migrations (version, name) VALUES (3, 'outbox');
-
 CREATE SEQUENCE ackwise_session AS int;
 
 -- state: 0 new, 1 waiting behind another message of its key, 2 ready, 3 handed out, 4 dead letter.
@@ -42,15 +40,21 @@ CREATE INDEX ackwise_outbox_key ON ackwise_outbox (outbox, key, id)
 	WHERE state IN (1, 2, 3) AND key <> '';
 
 -- Hand-outs and settlements of an outbox come one after the other, so that a message is never
--- found to wait for one that has just gone.
-CREATE FUNCTION ackwise_outbox_enter(p_outbox text) RETURNS void LANGUAGE sql VOLATILE AS $$
-	SELECT pg_advisory_xact_lock(
-		hashtextextended(current_schema() || ' ackwise outbox ' || p_outbox, 0));
-$$;
+-- found to wait for one that has just gone: each statement behind the lock has to see what was
+-- committed before. The locks are named by the table, which several search paths may find.
+CREATE FUNCTION ackwise_outbox_enter(p_outbox text) RETURNS void LANGUAGE plpgsql VOLATILE AS $$
+BEGIN
+	IF current_setting('transaction_isolation') NOT IN ('read committed', 'read uncommitted') THEN
+		RAISE EXCEPTION 'the outbox was used at %, and would not see what ends while it waits: use '
+			'it at READ COMMITTED', current_setting('transaction_isolation') USING ERRCODE = '25000';
+	END IF;
+	PERFORM pg_advisory_xact_lock(
+		hashtextextended('ackwise outbox ' || p_outbox, 'ackwise_outbox'::regclass::oid::bigint));
+END $$;
 
 -- A session is a lock that its connection holds.
 CREATE FUNCTION ackwise_outbox_class() RETURNS int LANGUAGE sql STABLE AS $$
-	SELECT hashtext(current_schema() || ' ackwise session');
+	SELECT hashtext('ackwise session ' || 'ackwise_outbox'::regclass::oid);
 $$;
 
 -- ackwise_outbox_back takes back what is handed out and will not be settled.
@@ -74,18 +78,19 @@ BEGIN
 	UPDATE ackwise_outbox SET state = 2, handouts = handouts - 1
 	WHERE outbox = p_outbox AND state = 3 AND session = p_session AND NOT id = ANY (p_held);
 	UPDATE ackwise_outbox SET state = 2, due = '-infinity', cause = 'lease-expired',
-		crashes = crashes + 1
+		suspect = true, crashes = crashes + 1
 	WHERE outbox = p_outbox AND state = 3 AND lease <= clock_timestamp();
 END $$;
 
 -- ackwise_outbox_pull gives the new messages, in the order of their ids, their place: the first of
--- a key is ready, the others wait. It goes on until p_max are ready.
+-- a key is ready, the others wait. It goes on until p_max are ready, but not through a whole
+-- backlog, whose messages may all be of a few keys: ackwise_outbox_wait tells of the rest.
 CREATE FUNCTION ackwise_outbox_pull(p_outbox text, p_max int) RETURNS void
 LANGUAGE plpgsql VOLATILE AS $$
 DECLARE
 	v_pulled int;
 BEGIN
-	LOOP
+	FOR round IN 1..4 LOOP
 		EXIT WHEN (SELECT count(*) FROM (SELECT 1 FROM ackwise_outbox WHERE outbox = p_outbox
 			AND state = 2 AND due <= clock_timestamp() LIMIT p_max) r) >= p_max;
 		WITH new AS (
@@ -140,13 +145,17 @@ BEGIN
 	SELECT * FROM out ORDER BY id;
 END $$;
 
--- ackwise_outbox_wait says in how many milliseconds something may be due by time alone.
+-- ackwise_outbox_wait says in how many milliseconds something may be due by time alone: at once
+-- where new messages have no place yet, and none that has one is due.
 CREATE FUNCTION ackwise_outbox_wait(p_outbox text) RETURNS bigint LANGUAGE sql VOLATILE AS $$
-	SELECT coalesce(ceil(extract(epoch FROM least(
+	SELECT CASE WHEN EXISTS (SELECT 1 FROM ackwise_outbox WHERE outbox = p_outbox AND state = 0)
+		AND NOT EXISTS (SELECT 1 FROM ackwise_outbox WHERE outbox = p_outbox AND state = 2
+			AND due <= clock_timestamp())
+	THEN 0 ELSE coalesce(ceil(extract(epoch FROM least(
 		(SELECT min(due) FROM ackwise_outbox WHERE outbox = p_outbox AND state = 2
 			AND due > clock_timestamp()),
 		(SELECT min(lease) FROM ackwise_outbox WHERE outbox = p_outbox AND state = 3))
-		- clock_timestamp()) * 1000), 3600000)::bigint;
+		- clock_timestamp()) * 1000), 3600000)::bigint END;
 $$;
 
 -- ackwise_outbox_settle carries out settlements in their order, and answers each by its number:
@@ -206,3 +215,5 @@ BEGIN
 		RETURN NEXT;
 	END LOOP;
 END $$;
+
+INSERT INTO ackwise_migrations (version, name) VALUES (3, 'outbox');

@@ -71,11 +71,15 @@ func Open[T any](ctx context.Context, db postgres.DB[T], o Options) (*Store, err
 	if err := postgres.Check(ctx, db); err != nil {
 		return nil, fmt.Errorf("open dedup store %s: %w", o.Name, err)
 	}
-	keys, err := dedup.Open(ctx, db, dedup.Options(o))
+	conn, err := pg.Committed(ctx, db)
+	if err != nil {
+		return nil, fmt.Errorf("open dedup store %s: %w", o.Name, err)
+	}
+	keys, err := dedup.Open(ctx, conn, dedup.Options(o))
 	if err != nil {
 		return nil, err
 	}
-	return &Store{o: o, db: db, keys: keys, free: func() {}}, nil
+	return &Store{o: o, db: conn, keys: keys, free: func() {}}, nil
 }
 
 // OpenURL is Open with a pool of its own, which Close closes: postgres://USER@HOST:PORT/DATABASE.

@@ -6,6 +6,8 @@
 //	             ├─▶ DB[T] ─▶ Begin ─▶ Tx ─▶ Native ─▶ pgx.Tx or *sql.Tx, for the user's effect
 //	OfSQL(db) ───┘     └────▶ Session ─▶ a connection of its own, that waits for notifications
 //
-// Arrays travel as text, which every driver can carry; see Array. The package decides nothing about
-// errors but what SQLState and Again say. See ExampleArray.
+// Statements outside of a transaction run at the server's default isolation level; those that need
+// READ COMMITTED go through Committed. Arrays travel as text, which every driver can carry; see
+// Array. The package decides nothing about errors but what SQLState, Again and OfOneRow say. See
+// ExampleArray.
 package pg

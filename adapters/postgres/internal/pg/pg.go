@@ -3,6 +3,7 @@ package pg
 import (
 	"context"
 	"errors"
+	"strings"
 	"time"
 )
 
@@ -89,9 +90,7 @@ func do[T any](ctx context.Context, db DB[T], serializable bool, f func(tx Tx) e
 	open := true
 	defer func() { // also where f panics
 		if open {
-			ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), rollbackLimit)
-			defer cancel()
-			_ = tx.Rollback(ctx) // the error that led here is the one to tell
+			_ = rollback(ctx, tx) // the error that led here is the one to tell
 		}
 	}()
 	if err := f(tx); err != nil {
@@ -101,9 +100,19 @@ func do[T any](ctx context.Context, db DB[T], serializable bool, f func(tx Tx) e
 		return context.Cause(ctx)
 	}
 	open = false
+	return commit(ctx, tx)
+}
+
+func commit(ctx context.Context, tx Tx) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), commitLimit)
 	defer cancel()
 	return tx.Commit(ctx)
+}
+
+func rollback(ctx context.Context, tx Tx) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), rollbackLimit)
+	defer cancel()
+	return tx.Rollback(ctx)
 }
 
 // Each runs a query and calls scan for each row.
@@ -153,7 +162,21 @@ const (
 	StateUndefinedTable  = "42P01"
 	StateUndefinedColumn = "42703"
 	StateUndefinedFunc   = "42883"
+	StateAborted         = "25P02" // an earlier statement of the transaction failed
+	StateRaised          = "P0001" // by RAISE, as in a trigger of the user's
 )
+
+// OfOneRow reports whether a transaction that wrote much may have ended with err for the sake of
+// little of it: a constraint, which may be looked at as late as the commit, or another transaction.
+func OfOneRow(err error) bool {
+	const constraints = "23" // the class
+	switch state := SQLState(err); state {
+	case StateAborted, StateRaised:
+		return true
+	default:
+		return strings.HasPrefix(state, constraints) || Again(err)
+	}
+}
 
 // Again reports whether a transaction that ended with err has left nothing behind and may go
 // through when it is simply made once more: Postgres gave up this one for the sake of another.

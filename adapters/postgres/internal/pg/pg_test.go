@@ -23,6 +23,16 @@ func TestAgain(t *testing.T) {
 	}
 }
 
+func TestOfOneRow(t *testing.T) {
+	for state, want := range map[string]bool{"23505": true, "23503": true, StateAborted: true,
+		StateRaised: true, StateSerialization: true, StateDeadlock: true, StateLockTimeout: false,
+		StateUndefinedTable: false, "57P01": false, "": false} {
+		if got := OfOneRow(fmt.Errorf("wrapped: %w", stateError(state))); got != want {
+			t.Errorf("%q: %t, want %t", state, got, want)
+		}
+	}
+}
+
 func ExampleArray() {
 	fmt.Println(Array([]int64{1, -2}))
 	fmt.Println(Array([]string{`a`, `"quoted" \`, ``}))
