@@ -1,6 +1,7 @@
 package idempotency
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -18,7 +19,7 @@ import (
 // that could not be kept, its result is returned beside the error.
 func Once[T any](ctx context.Context, s Store, ask Ask,
 	effect func(ctx context.Context) (T, error)) (result T, again bool, err error) {
-	orDuration(&ask.Lease, defaultLease)
+	ask.Lease = cmp.Or(ask.Lease, defaultLease)
 	held := &holder{s: s, lease: ask.Lease, most: max(time.Hour, ask.Lease),
 		until: time.Now().Add(ask.Lease), failed: func(error) {}}
 	answers, err := askAll(ctx, s, []Ask{ask})

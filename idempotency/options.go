@@ -1,6 +1,7 @@
 package idempotency
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/binary"
@@ -63,9 +64,9 @@ func (o *Options) fill(window time.Duration) error {
 	if (o.Key != nil || o.Sum != nil) && o.Rule == "" {
 		faults = append(faults, bad("Rule", "it has to name what Key and Sum do, since one is set"))
 	}
-	orDuration(&o.Lease, defaultLease)
-	orDuration(&o.MaxHold, max(time.Hour, o.Lease))
-	orDuration(&o.BusyDelay, defaultBusyDelay)
+	o.Lease = cmp.Or(o.Lease, defaultLease)
+	o.MaxHold = cmp.Or(o.MaxHold, max(time.Hour, o.Lease))
+	o.BusyDelay = cmp.Or(o.BusyDelay, defaultBusyDelay)
 	if o.Key == nil {
 		o.Key = (*ackwise.Delivery).DedupKey
 	}
@@ -100,12 +101,6 @@ func (o *Options) fill(window time.Duration) error {
 		faults = append(faults, bad("BusyDelay", "it is negative"))
 	}
 	return errors.Join(faults...)
-}
-
-func orDuration(d *time.Duration, or time.Duration) {
-	if *d == 0 {
-		*d = or
-	}
 }
 
 // Fingerprint makes a Sum of parts: the first 16 bytes of SHA-256 over each part behind its length.

@@ -46,6 +46,9 @@ const (
 // Sum is a fingerprint of a message's payload. The zero Sum fits every other.
 type Sum [16]byte
 
+// Fits reports whether two sums may be of one payload.
+func (s Sum) Fits(other Sum) bool { return s == other || s == Sum{} || other == Sum{} }
+
 // Ask asks for a claim.
 type Ask struct {
 	Key   string        // what is deduplicated by: 1 to MaxKeyBytes bytes, valid UTF-8

@@ -1,6 +1,7 @@
 package idempotency
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"math"
@@ -33,7 +34,7 @@ type UpsertOptions struct {
 // A row without a key, with a stamp that is none or too far ahead, or of a key that is written
 // without stamps, makes its message a dead letter. The plain function is Table.Upsert.
 func Upsert(t Table, row func(d *ackwise.Delivery) (Row, error), o UpsertOptions) ackwise.Handler {
-	orDuration(&o.MaxDrift, 5*time.Minute)
+	o.MaxDrift = cmp.Or(o.MaxDrift, 5*time.Minute)
 	if o.Now == nil {
 		o.Now = time.Now
 	}

@@ -1,6 +1,7 @@
 package ordering
 
 import (
+	"cmp"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -35,8 +36,8 @@ type ClockOptions struct {
 }
 
 func (o *ClockOptions) fill() error {
-	setDefault(&o.MaxDrift, time.Minute)
-	setDefault(&o.Ahead, time.Second)
+	o.MaxDrift = cmp.Or(o.MaxDrift, time.Minute)
+	o.Ahead = cmp.Or(o.Ahead, time.Second)
 	if o.Now == nil {
 		o.Now = time.Now
 	}
@@ -199,13 +200,6 @@ func (c *Clock) save(ctx context.Context, millis, upTo int64) error {
 	defer c.mu.Unlock()
 	c.limit = limit
 	return nil
-}
-
-func setDefault[T comparable](field *T, value T) {
-	var zero T
-	if *field == zero {
-		*field = value
-	}
 }
 
 func atLeast[T ~int | ~int64](field string, value, least T) error {

@@ -51,13 +51,13 @@ type ResequencerOptions struct {
 }
 
 func (o *ResequencerOptions) fill() error {
-	setDefault(&o.Wait, 10*time.Second)
-	setDefault(&o.First, 1)
-	setDefault(&o.MaxHeld, 1_000_000)
-	setDefault(&o.MaxKeys, 100_000)
-	setDefault(&o.MaxJump, 1_000_000)
-	setDefault(&o.Remember, 16)
-	setDefault(&o.Ask, 5*time.Second)
+	o.Wait = cmp.Or(o.Wait, 10*time.Second)
+	o.First = cmp.Or(o.First, 1)
+	o.MaxHeld = cmp.Or(o.MaxHeld, 1_000_000)
+	o.MaxKeys = cmp.Or(o.MaxKeys, 100_000)
+	o.MaxJump = cmp.Or(o.MaxJump, 1_000_000)
+	o.Remember = cmp.Or(o.Remember, 16)
+	o.Ask = cmp.Or(o.Ask, 5*time.Second)
 	if o.Policy == nil {
 		o.Policy = func(string) Policy { return Policy{} }
 	}

@@ -68,9 +68,9 @@ const (
 
 // NewSequencer returns a sequencer that goes on where its keeper says that it was.
 func NewSequencer(ctx context.Context, o SequencerOptions) (*Sequencer, error) {
-	setDefault(&o.MaxOpen, 100_000)
-	setDefault(&o.MaxKeys, 1_000_000)
-	setDefault(&o.Remember, 10_000)
+	o.MaxOpen = cmp.Or(o.MaxOpen, 100_000)
+	o.MaxKeys = cmp.Or(o.MaxKeys, 1_000_000)
+	o.Remember = cmp.Or(o.Remember, 10_000)
 	var keeper error
 	if o.Keeper == nil {
 		keeper = &ackwise.InvalidError{Field: "Keeper",

@@ -1,6 +1,7 @@
 package prove
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -128,10 +129,10 @@ func (c *Case) read(text string) error {
 
 // fill sets defaults and reports every fault of a case at once.
 func (c *Case) fill() error {
-	setDefault(&c.Lease, defaultLease)
-	setDefault(&c.Patience, defaultPatience)
-	setDefault(&c.Schedules, defaultSchedules)
-	setDefault(&c.Seed, 1)
+	c.Lease = cmp.Or(c.Lease, defaultLease)
+	c.Patience = cmp.Or(c.Patience, defaultPatience)
+	c.Schedules = cmp.Or(c.Schedules, defaultSchedules)
+	c.Seed = cmp.Or(c.Seed, 1)
 	c.Messages = slices.Clone(c.Messages)
 	ids := make(map[string]bool)
 	var faults []error
@@ -142,8 +143,8 @@ func (c *Case) fill() error {
 	}
 	for i := range c.Messages {
 		m := &c.Messages[i]
-		setDefault(&m.ID, fmt.Sprintf("m%d", i+1))
-		setDefault(&m.Topic, "proof")
+		m.ID = cmp.Or(m.ID, fmt.Sprintf("m%d", i+1))
+		m.Topic = cmp.Or(m.Topic, "proof")
 		if err := m.Validate(); err != nil {
 			faults = append(faults, fmt.Errorf("message %d: %w", i+1, err))
 		}
@@ -157,13 +158,6 @@ func (c *Case) fill() error {
 	bad(c.Patience < 0, "Case.Patience", "it is negative")
 	bad(c.Schedules < 0, "Case.Schedules", "it is negative")
 	return errors.Join(faults...)
-}
-
-func setDefault[T comparable](field *T, value T) {
-	var zero T
-	if *field == zero {
-		*field = value
-	}
 }
 
 // verdict is what proving a case found.

@@ -138,7 +138,7 @@ func (m *Store) claim(a idempotency.Ask) idempotency.Answer {
 		return idempotency.Answer{Err: err}
 	}
 	if d, ok := m.find(a.Key); ok {
-		if differs(a.Sum, d.sum) {
+		if !a.Sum.Fits(d.sum) {
 			return idempotency.Answer{Status: idempotency.Conflict}
 		}
 		return idempotency.Answer{Status: idempotency.Done, Result: bytes.Clone(d.result),
@@ -146,7 +146,7 @@ func (m *Store) claim(a idempotency.Ask) idempotency.Answer {
 	}
 	c, known := m.claims[a.Key]
 	switch {
-	case known && differs(a.Sum, c.sum):
+	case known && !a.Sum.Fits(c.sum):
 		return idempotency.Answer{Status: idempotency.Conflict}
 	case known && m.time < c.end:
 		return idempotency.Answer{Status: idempotency.Busy, Wait: c.end - m.time}
@@ -164,10 +164,6 @@ func (m *Store) claim(a idempotency.Ask) idempotency.Answer {
 		c.sum = a.Sum
 	}
 	return idempotency.Answer{Status: idempotency.Claimed, Fence: c.fence, Takeover: known}
-}
-
-func differs(a, b idempotency.Sum) bool {
-	return a != b && a != idempotency.Sum{} && b != idempotency.Sum{}
 }
 
 // Settle carries out each settlement.

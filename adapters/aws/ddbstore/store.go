@@ -220,12 +220,12 @@ func (s *Store) answer(a idempotency.Ask, there claim, nonce [16]byte, now time.
 			Takeover: there.takeover}, true
 	case there.state == done && !s.past(there, now):
 		s.watch.forget(a.Key)
-		if differs(a.Sum, there.sum) {
+		if !a.Sum.Fits(there.sum) {
 			return idempotency.Answer{Status: idempotency.Conflict}, true
 		}
 		return idempotency.Answer{Status: idempotency.Done, Result: there.result,
 			Time: time.UnixMilli(there.doneMillis)}, true
-	case there.state == claimed && differs(a.Sum, there.sum):
+	case there.state == claimed && !a.Sum.Fits(there.sum):
 		return idempotency.Answer{Status: idempotency.Conflict}, true
 	case there.state == claimed:
 		if left := s.watch.left(a.Key, there, now); left > 0 {
@@ -239,11 +239,6 @@ func (s *Store) answer(a idempotency.Ask, there claim, nonce [16]byte, now time.
 func (s *Store) past(c claim, now time.Time) bool {
 	end := time.UnixMilli(c.doneMillis).Add(s.o.Window + s.o.MaxSkew)
 	return !now.Before(end)
-}
-
-func differs(a, b idempotency.Sum) bool {
-	zero := idempotency.Sum{}
-	return a != b && a != zero && b != zero
 }
 
 // put writes a claim in the place of what is there, and returns what is there then: the claim, or
