@@ -74,7 +74,7 @@ func (b *bed) drain(t *testing.T, h ackwise.Handler, acked int64) queue.Books {
 	r := b.receiver(t)
 	done := make(chan error, 1)
 	go func() { done <- deliver.Run(ctx, r, h, eager()) }()
-	until(t, "all is settled", func() bool { return b.books(t).Acked == acked })
+	pgtest.Until(t, "all is settled", func() bool { return b.books(t).Acked == acked })
 	cancel()
 	if err := <-done; err != nil {
 		t.Error(err)
@@ -184,20 +184,4 @@ func bound[T any](t testing.TB, db postgres.DB[T],
 		t.Fatal(err)
 	}
 	return h, src
-}
-
-// until polls until ok.
-func until(t testing.TB, what string, ok func() bool) {
-	t.Helper()
-	limit := time.NewTimer(60 * time.Second)
-	defer limit.Stop()
-	tick := time.NewTicker(5 * time.Millisecond)
-	defer tick.Stop()
-	for !ok() {
-		select {
-		case <-tick.C:
-		case <-limit.C:
-			t.Fatalf("%s: it is not so, after a minute", what)
-		}
-	}
 }

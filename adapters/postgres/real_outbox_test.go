@@ -46,7 +46,7 @@ func TestOutboxDefaultIsolation(t *testing.T) {
 				settled <- src.Settle(b.ctx, []ackwise.Settlement{{Token: ds[0].Token,
 					Outcome: ackwise.OutcomeAck}})[0].Err
 			}()
-			until(t, "the settlement waits", func() bool {
+			pgtest.Until(t, "the settlement waits", func() bool {
 				return scalar[bool](t, made, `SELECT EXISTS (SELECT 1 FROM pg_locks
 					WHERE locktype = 'advisory' AND NOT granted
 					AND pg_backend_pid() <> pid AND $1::int = ANY (pg_blocking_pids(pid)))`,

@@ -416,12 +416,12 @@ func TestInboxWhileTheServerIsKilled(t *testing.T) {
 	for range kills {
 		before := published
 		publish()
-		until(t, "the inbox is at work", func() bool { return b.books(t).Acked > before+20 })
+		pgtest.Until(t, "the inbox is at work", func() bool { return b.books(t).Acked > before+20 })
 		server.Kill(t)
 		server.Restart(t)
 	}
 	publish()
-	until(t, "all is settled", func() bool { return b.books(t).Acked == published })
+	pgtest.Until(t, "all is settled", func() bool { return b.books(t).Acked == published })
 	close(done)
 	wg.Wait()
 	if got := b.total(t); got != published {
@@ -636,7 +636,7 @@ func TestOutboxReaderKilled(t *testing.T) {
 	b.committed("", "2", "3")
 	o.Hold = 2
 	startChild(t, o).kill(t)
-	until(t, "the server has seen it", func() bool { // our own session is left
+	pgtest.Until(t, "the server has seen it", func() bool { // our own session is left
 		return scalar[int](t, b.pool, `SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'
 			AND classid = ackwise_outbox_class()::oid AND objsubid = 2`) == 1
 	})
@@ -662,7 +662,7 @@ func TestOutboxSessionCut(t *testing.T) {
 	}
 	<-d.Lost()
 	var again []*ackwise.Delivery
-	until(t, "it is handed out again", func() bool {
+	pgtest.Until(t, "it is handed out again", func() bool {
 		ds, err := src.Receive(b.ctx, 10) // an error while there is no session
 		again = ds
 		return err == nil
@@ -856,7 +856,7 @@ func TestOutboxKeepsKeyOrder(t *testing.T) {
 		})
 	}
 	writers.Wait()
-	until(t, "all is handled", func() bool {
+	pgtest.Until(t, "all is handled", func() bool {
 		return scalar[int](t, b.pool, "SELECT count(*) FROM ackwise_outbox") == 0
 	})
 	cancel()

@@ -32,7 +32,7 @@ func claimWhile(t *testing.T, p *pgxpool.Pool, s *pgstore.Store, hold string, f 
 			{Key: "k", Lease: time.Minute}})
 		got <- err
 	}()
-	until(t, "the claim waits", func() bool {
+	pgtest.Until(t, "the claim waits", func() bool {
 		return scalar[bool](t, p, `SELECT EXISTS (SELECT 1 FROM pg_stat_activity
 			WHERE wait_event_type = 'Lock' AND query LIKE '%FROM ackwise_claim(%'
 			AND pid = ANY (SELECT pid FROM pg_locks WHERE relation = 'ackwise_claim'::regclass))`)

@@ -97,12 +97,12 @@ func TestBucketsAreDroppedWhole(t *testing.T) {
 		t.Fatalf("claim in a full store: %+v, %v, want ErrFull", got, err)
 	}
 	was := scalar[int64](t, p, "SELECT min(id) FROM ackwise_bucket")
-	until(t, "there is room again", func() bool {
+	pgtest.Until(t, "there is room again", func() bool {
 		got, err = s.Claim(t.Context(), ask)
 		return err == nil && got[0].Err == nil
 	})
 	var longest time.Duration // of a claim that drops a bucket, or finds that it is not time
-	until(t, "the bucket is dropped", func() bool {
+	pgtest.Until(t, "the bucket is dropped", func() bool {
 		begin := time.Now()
 		_, err := s.Claim(t.Context(), ask)
 		longest = max(longest, time.Since(begin))
@@ -187,7 +187,7 @@ func TestLongTransactionStopsNobody(t *testing.T) {
 	}
 	was := scalar[int64](t, p, "SELECT min(id) FROM ackwise_bucket")
 	gone := `SELECT NOT EXISTS (SELECT 1 FROM ackwise_bucket WHERE id = $1)`
-	until(t, "the bucket is out of the window", func() bool {
+	pgtest.Until(t, "the bucket is out of the window", func() bool {
 		done(t, s, "b"+time.Now().String())
 		return scalar[bool](t, p, `SELECT closed + interval '600 ms' < clock_timestamp()
 			FROM ackwise_bucket WHERE id = $1 AND closed IS NOT NULL
@@ -200,7 +200,7 @@ func TestLongTransactionStopsNobody(t *testing.T) {
 	if err := tx.Rollback(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	until(t, "the bucket is dropped", func() bool {
+	pgtest.Until(t, "the bucket is dropped", func() bool {
 		done(t, s, "d"+time.Now().String())
 		return scalar[bool](t, p, gone, was)
 	})
@@ -400,7 +400,7 @@ func TestServerAway(t *testing.T) {
 	ask := []idempotency.Ask{{Key: "a", Lease: time.Minute}}
 	var got []idempotency.Answer
 	var err error
-	until(t, "the store says that its server is away", func() bool {
+	pgtest.Until(t, "the store says that its server is away", func() bool {
 		// What serves a connection may outlive the server's first process for a moment.
 		got, err = s.Claim(t.Context(), ask)
 		if err == nil && got[0].Status != idempotency.Done || err != nil && got != nil {
@@ -409,7 +409,7 @@ func TestServerAway(t *testing.T) {
 		return err != nil
 	})
 	server.Restart(t)
-	until(t, "it answers again", func() bool {
+	pgtest.Until(t, "it answers again", func() bool {
 		got, err = s.Claim(t.Context(), ask)
 		return err == nil
 	})
@@ -444,20 +444,4 @@ func scalar[T any](t testing.TB, p *pgxpool.Pool, query string, args ...any) (v 
 		t.Fatalf("%s: %v", query, err)
 	}
 	return v
-}
-
-// until polls until ok.
-func until(t testing.TB, what string, ok func() bool) {
-	t.Helper()
-	limit := time.NewTimer(60 * time.Second)
-	defer limit.Stop()
-	tick := time.NewTicker(10 * time.Millisecond)
-	defer tick.Stop()
-	for !ok() {
-		select {
-		case <-tick.C:
-		case <-limit.C:
-			t.Fatalf("%s: it is not so, after a minute", what)
-		}
-	}
 }
