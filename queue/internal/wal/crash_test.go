@@ -244,7 +244,7 @@ func (c *client) checkFiles(t *testing.T, l *Log, disk *vfs.Mem, what string) {
 		func(name string) bool { return name == manifestName+tempSuffix })
 	if len(logs) != len(l.Segments()) || len(free) != len(l.free) ||
 		len(free) > max(0, c.free) || len(temp) > 0 {
-		t.Fatalf("%s: files %q and %q, %d segments, %d free", what, logs, free,
+		t.Fatalf("%s: files %q, %q and %q, %d segments, %d free", what, logs, free, temp,
 			len(l.Segments()), len(l.free))
 	}
 }

@@ -223,15 +223,17 @@ func (o *opening) newLog(h segmentHeader, segments []*segment) *Log {
 	return l
 }
 
-// clean removes what no list names any more.
+// clean removes what no list names any more. What had the name of a file that was made since, or
+// its temporary name, is replaced by it.
 func (o *opening) clean(h segmentHeader) error {
 	own := segmentName(h.number)
 	var errs []error
 	for _, name := range o.leftovers {
-		if name == own || name == own+tempSuffix || name == manifestName+tempSuffix {
-			continue // replaced
+		if name == own {
+			continue
 		}
-		if err := o.FS.Remove(filepath.Join(o.Dir, name)); err != nil {
+		err := o.FS.Remove(filepath.Join(o.Dir, name))
+		if err != nil && !errors.Is(err, os.ErrNotExist) {
 			errs = append(errs, fmt.Errorf("remove %s: %w", name, err))
 		}
 	}

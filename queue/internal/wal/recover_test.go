@@ -323,3 +323,21 @@ func TestLeftoversAreRemoved(t *testing.T) {
 		}
 	})
 }
+
+// Open takes a free file for its segment, so that it does not write over the temporary file of the
+// same number that a crash has left.
+func TestLeftoverOfTheNumberThatOpenGivesIsRemoved(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		m := vfs.NewMem()
+		writeFree(t, m, 1000)
+		writeTestFile(t, m, segmentName(1001)+tempSuffix, []byte("half"))
+		l, _ := mustOpen(t, testOptions(m))
+		defer mustClose(t, l)
+		if s := l.segments[0]; s.found == 0 || s.info.ID != 1001 {
+			t.Fatalf("segment %d was made in a file of %d bytes", s.info.ID, s.found)
+		}
+		if temp := files(t, m, tempSuffix); len(temp) > 0 {
+			t.Errorf("%q are still there", temp)
+		}
+	})
+}
