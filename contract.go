@@ -111,6 +111,7 @@ type Features struct {
 	MaxNackDelay time.Duration // the longest Delay of a nack; 0 = none: a retry is held in the loop
 	Dead         bool          // OutcomeDead moves the message to dead letters in one step
 	Counts       bool          // Delivery.Counts survive the consumer's process
+	HandOuts     bool          // without Counts: Delivery.Counts.HandOuts do, and nothing says why
 	Causes       bool          // causes are known; else they are CauseFirst or CauseUnknown
 	MaxBatch     int           // the most that one Receive returns; 0 = no limit of its own
 	KeyRuns      bool          // one Receive may return an in-order run of a key, settled in order

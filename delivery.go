@@ -40,7 +40,7 @@ type Counts struct {
 type Delivery struct {
 	Message
 	Attempt   int        // ordinal of this hand-out, from 1
-	Counts    Counts     // zero where Features.Counts is false
+	Counts    Counts     // zero where the source has neither Features.Counts nor HandOuts
 	Cause     Cause      // why it was handed out
 	History   []Attempt  // past attempts, oldest first
 	Token     LeaseToken // names this hand-out in a Settlement

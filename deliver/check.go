@@ -24,6 +24,7 @@ func (o Options) withDefaults(f ackwise.Features, batch bool) Options {
 	setDefault(&o.MaxInFlight, max(16*o.Concurrency, o.Concurrency*o.BatchSize))
 	setDefault(&o.MaxFailures, 10)
 	setDefault(&o.MaxCrashes, 3)
+	setDefault(&o.MaxHandOuts, 30)
 	setDefault(&o.MaxCounted, 100_000)
 	setDefault(&o.MaxHandle, max(time.Hour, f.Lease))
 	setDefault(&o.RevokeGrace, 10*time.Second)
@@ -66,6 +67,7 @@ func (o *Options) checkNumbers() error {
 	atLeast("BatchSize", o.BatchSize, 1)
 	atLeast("MaxFailures", o.MaxFailures, 1)
 	atLeast("MaxCrashes", o.MaxCrashes, 1)
+	atLeast("MaxHandOuts", o.MaxHandOuts, 1)
 	atLeast("MaxCounted", o.MaxCounted, 1)
 	if need := o.Concurrency * o.BatchSize; len(faults) == 0 && o.MaxInFlight < need {
 		faults = append(faults, invalid("MaxInFlight", o.MaxInFlight, fmt.Sprintf(

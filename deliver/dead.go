@@ -10,11 +10,16 @@ import (
 // crashed returns why a delivery is dead before its handler is called, "" = it is not. A message
 // that kills its process is never settled by it, so this is looked at first.
 func (l *loop) crashed(d *ackwise.Delivery) string {
-	if l.o.Guarantee == AtMostOnce || l.o.NoDeadLetters || d.Counts.Crashes < l.o.MaxCrashes {
-		return ""
+	switch {
+	case l.o.Guarantee == AtMostOnce || l.o.NoDeadLetters:
+	case d.Counts.Crashes >= l.o.MaxCrashes:
+		return fmt.Sprintf("its consumer went down %d times while it was being handled",
+			d.Counts.Crashes)
+	case l.f.HandOuts && !l.f.Counts && d.Counts.HandOuts > l.o.MaxHandOuts:
+		return fmt.Sprintf("it was handed out %d times before and never settled",
+			d.Counts.HandOuts-1)
 	}
-	return fmt.Sprintf("its consumer went down %d times while it was being handled",
-		d.Counts.Crashes)
+	return ""
 }
 
 // bury makes e a dead letter: by the source in one step where it can, else by a call of its own

@@ -155,6 +155,8 @@ func (s *fakeSource) handOut(m *fakeMessage, now time.Time) *ackwise.Delivery {
 		Token: m.token, Suspect: m.suspect}
 	if s.f.Counts {
 		m.d.Counts = m.counts
+	} else if s.f.HandOuts {
+		m.d.Counts.HandOuts = m.counts.HandOuts
 	}
 	if s.f.Lease > 0 {
 		m.deadline = now.Add(s.f.Lease)

@@ -38,7 +38,7 @@ func (g Guarantee) String() string {
 	return "unknown guarantee"
 }
 
-// Unlimited as Options.MaxFailures or Options.MaxCrashes means that the budget is never spent.
+// Unlimited as Options.MaxFailures, MaxCrashes or MaxHandOuts means that the budget is never spent.
 const Unlimited = math.MaxInt
 
 // NoGrace as a grace in Options means none: at once.
@@ -94,6 +94,11 @@ type Options struct {
 	// MaxCrashes is the crash budget: a message that took its consumer down N times becomes a
 	// dead letter before its handler is called again. Default: 3. Unlimited turns it off.
 	MaxCrashes int
+	// MaxHandOuts stands in for MaxCrashes where the source knows how often a message was handed
+	// out and not why (Features.HandOuts): a message handed out N times before becomes a dead
+	// letter before its handler is called again. Nacks, snoozes and releases count as well.
+	// Default: 30. Unlimited turns it off. Unused by other sources.
+	MaxHandOuts int
 	// DeadLetters keeps what is dead where the source has no dead letters of its own
 	// (Features.Dead); with those it is refused. Default: nil.
 	DeadLetters DeadLetters

@@ -165,6 +165,46 @@ func TestACrashedMessageIsDeadBeforeItsHandlerIsCalled(t *testing.T) {
 	})
 }
 
+func TestAMessageHandedOutTooOftenIsDeadWhereNothingSaysWhy(t *testing.T) {
+	for _, tc := range []struct {
+		name string
+		f    func(*ackwise.Features)
+		o    Options
+		want []string // handled
+	}{
+		{"only hand-outs are known", func(f *ackwise.Features) { f.HandOuts = true }, Options{},
+			[]string{"thirty"}},
+		{"a budget of its own", func(f *ackwise.Features) { f.HandOuts = true },
+			Options{MaxHandOuts: 31}, []string{"often", "thirty"}},
+		{"no budget", func(f *ackwise.Features) { f.HandOuts = true },
+			Options{MaxHandOuts: Unlimited}, []string{"often", "thirty"}},
+		{"crashes are known", func(f *ackwise.Features) { f.HandOuts, f.Counts = true, true },
+			Options{}, []string{"often", "thirty"}},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				f := leases()
+				f.Counts = false
+				tc.f(&f)
+				src := newFake(t, f)
+				src.add("often", "").counts.HandOuts = 30 // and once more by this hand-out
+				src.add("thirty", "").counts.HandOuts = 29
+				src.endWhen = 2
+				var c calls
+				Run(t.Context(), src, ackwise.HandlerFunc(
+					func(_ context.Context, d *ackwise.Delivery) error {
+						c.begin(d)
+						return nil
+					}), tc.o)
+				slices.Sort(c.ids)
+				if !slices.Equal(c.ids, tc.want) {
+					t.Errorf("handled %v, want %v", c.ids, tc.want)
+				}
+			})
+		})
+	}
+}
+
 func TestWithoutDeadLettersItRetriesForEver(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		src := newFake(t, logLike())

@@ -184,7 +184,7 @@ func parseDuration(text string) (time.Duration, error) {
 // wordValues are words that stand for a constant of one field.
 func wordValues(path string) map[string]int64 {
 	switch path {
-	case "max_failures", "max_crashes":
+	case "max_failures", "max_crashes", "max_hand_outs":
 		return map[string]int64{"unlimited": math.MaxInt}
 	case "revoke_grace", "stop_grace", "cancel_grace":
 		return map[string]int64{"none": int64(deliver.NoGrace)}
