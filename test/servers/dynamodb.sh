@@ -10,24 +10,11 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 
 verb=${1:-}
 dir=${2:-}
-version=$(sed -n 's:.*<dynamodb.version>\(.*\)</dynamodb.version>.*:\1:p' "$here/dynamodb/pom.xml")
-cache=${XDG_CACHE_HOME:-${HOME:?a home folder is needed for the cache}/.cache}/ackwise
-libs=$cache/dynamodb-local-$version
+libs=$(cache)/dynamodb-local-$(version_of "$here/dynamodb")
 
 case $verb in
 install)
-	need java openjdk-17-jre-headless
-	if [ -d "$libs" ]; then exit 0; fi
-	need mvn maven
-	mkdir -p "$cache"
-	fresh=$(mktemp -d "$cache/fresh.XXXXXX")
-	trap 'rm -rf "$fresh"' EXIT
-	mkdir "$fresh/build"
-	cp "$here/dynamodb/pom.xml" "$fresh/build/"
-	mvn -q -B -f "$fresh/build/pom.xml" dependency:copy-dependencies \
-		-DoutputDirectory="$fresh/libs" -DincludeScope=runtime >&2 ||
-		fail "download DynamoDB Local $version: maven failed"
-	mv -T "$fresh/libs" "$libs" 2>/dev/null || [ -d "$libs" ] # somebody else may have been faster
+	maven "$here/dynamodb" "$libs"
 	;;
 start)
 	others=$(ip -o addr show | awk '$2 != "lo" { print $2 }' | sort -u)

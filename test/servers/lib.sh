@@ -11,12 +11,17 @@ fail() {
 need() {
 	if command -v "$1" >/dev/null; then return 0; fi
 	echo "installing ${*:2} for $1" >&2
+	packages "${@:2}"
+	command -v "$1" >/dev/null || fail "install ${*:2}: $1 is still missing"
+}
+
+# Installs packages.
+packages() {
 	local as=()
 	if [ "$(id -u)" != 0 ]; then as=(sudo); fi
 	"${as[@]}" apt-get update -qq >&2 &&
 		DEBIAN_FRONTEND=noninteractive "${as[@]}" apt-get install -y -qq --no-install-recommends \
-			"${@:2}" >&2 || fail "install ${*:2}: apt-get failed"
-	command -v "$1" >/dev/null || fail "install ${*:2}: $1 is still missing"
+			"$@" >&2 || fail "install $*: apt-get failed"
 }
 
 # Reports whether something answers at a port of this machine.
@@ -79,4 +84,33 @@ lives() {
 	local state
 	state=$(ps -o stat= -p "$1" 2>/dev/null) || return 1
 	case $state in Z*) return 1 ;; esac
+}
+
+# Where what has to be downloaded is kept, in the user's cache.
+cache() {
+	echo "${XDG_CACHE_HOME:-${HOME:?a home folder is needed for the cache}/.cache}/ackwise"
+}
+
+# Prints the version of a server that Maven downloads: version_of FOLDER
+version_of() {
+	sed -n 's:.*<server.version>\(.*\)</server.version>.*:\1:p' "$1/pom.xml"
+}
+
+# Downloads a server and what it needs, as its pom.xml names it, into libs: maven FOLDER LIBS
+maven() {
+	need java openjdk-17-jre-headless
+	if [ -d "$2" ]; then return 0; fi
+	need mvn maven
+	mkdir -p "$(dirname "$2")"
+	local fresh
+	fresh=$(mktemp -d "$2.XXXXXX")
+	mkdir "$fresh/build"
+	cp "$1/pom.xml" "$fresh/build/"
+	if ! mvn -q -B -f "$fresh/build/pom.xml" dependency:copy-dependencies \
+		-DoutputDirectory="$fresh/libs" -DincludeScope=runtime >&2; then
+		rm -rf "$fresh"
+		fail "download $2: maven failed"
+	fi
+	mv -T "$fresh/libs" "$2" 2>/dev/null || [ -d "$2" ] # somebody else may have been faster
+	rm -rf "$fresh"
 }

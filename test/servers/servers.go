@@ -47,8 +47,8 @@ type Server struct {
 // startLimit is more than a script waits for its server.
 const startLimit = 90 * time.Second
 
-// Start starts a server of a kind, "redis" or "dynamodb" or "postgres", and ends it with the test.
-// Its script gets the options, which only that of redis knows.
+// Start starts a server of a kind, which is the name of its script without ".sh", and ends it with
+// the test. Its script gets the options, which only those of redis and kafka know.
 // Without the kind's variable it does what Address does: where with.sh did not start one, another
 // one cannot be started either.
 func Start(t testing.TB, kind string, options ...string) *Server {

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Runs a command beside real servers: with.sh COMMAND…
-# It starts Postgres, Redis and DynamoDB Local, sets their variables and ACKWISE_TEST_REAL=1 for the
+# It starts Postgres, Redis, DynamoDB Local, Kafka, ElasticMQ and moto, sets their variables and ACKWISE_TEST_REAL=1 for the
 # command, and ends them whatever happens. A server that cannot be started is a failure. SERVERS names
 # fewer: SERVERS="redis" with.sh go test ./adapters/redis/...
 #
@@ -11,7 +11,7 @@
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 . "$here/lib.sh"
-read -ra servers <<<"${SERVERS:-postgres redis dynamodb}"
+read -ra servers <<<"${SERVERS:-postgres redis dynamodb kafka elasticmq moto}"
 
 if [ $# = 0 ]; then fail "usage: with.sh COMMAND…"; fi
 
