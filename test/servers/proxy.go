@@ -35,9 +35,9 @@ func (p *pair) close() {
 	_ = p.server.Close()
 }
 
-// NewProxy starts a proxy for the server at target, HOST:PORT, which may be "" until Retarget. It
+// StartProxy starts a proxy for the server at target, HOST:PORT, which may be "" until Retarget. It
 // ends with the test.
-func NewProxy(t testing.TB, target string) *Proxy {
+func StartProxy(t testing.TB, target string) *Proxy {
 	t.Helper()
 	var lc net.ListenConfig
 	l, err := lc.Listen(context.Background(), "tcp", "127.0.0.1:0")
@@ -54,7 +54,7 @@ func NewProxy(t testing.TB, target string) *Proxy {
 // address goes around the proxy.
 func StartBehindProxy(t testing.TB, kind string) (*Server, *Proxy) {
 	t.Helper()
-	p := NewProxy(t, "")
+	p := StartProxy(t, "")
 	if kind != "kafka" {
 		s := Start(t, kind)
 		_, target, _ := strings.Cut(s.Address, "://")

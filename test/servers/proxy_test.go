@@ -18,7 +18,7 @@ func TestProxyCutsAndHeals(t *testing.T) {
 		_, _ = io.WriteString(w, answer)
 	}))
 	t.Cleanup(server.Close)
-	p := servers.NewProxy(t, strings.TrimPrefix(server.URL, "http://"))
+	p := servers.StartProxy(t, strings.TrimPrefix(server.URL, "http://"))
 	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
 	get := func() (string, error) {
 		req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "http://"+p.Address, nil)
