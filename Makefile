@@ -13,8 +13,8 @@ LINT := $(GO) tool -modfile=tools/lint.mod golangci-lint
 
 .PHONY: help
 help: ## show this list
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | \
-		awk -F ':.*## ' '{ printf "  make %-8s %s\n", $$1, $$2 }'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | \
+		awk -F ':.*## ' '{ printf "  make %-15s %s\n", $$1, $$2 }'
 
 .PHONY: build
 build: ## compile everything and put the command into bin/
@@ -49,8 +49,13 @@ faults: ## run the long fault tests: kills, cuts and crashes by the hundred (tak
 	ACKWISE_FAULTS=long GO="$(GO)" bash test/servers/real.sh 60m
 
 .PHONY: real
-real: ## run the tests that need real servers: Postgres, Redis, DynamoDB Local (starts them)
+real: ## run the tests that need real servers: Kafka, ElasticMQ, moto, DynamoDB Local, Postgres, Redis
 	GO="$(GO)" bash test/servers/real.sh
+
+.PHONY: real-kubernetes
+real-kubernetes: ## apply deploy/ to a real Kubernetes API (the first run builds it, some 6 minutes)
+	$(GO) test -count=1 -run '^$$' ./deploy
+	SERVERS="elasticmq kubernetes" bash test/servers/with.sh $(GO) test -count=1 -v -timeout 10m ./deploy
 
 .PHONY: bench
 bench: ## run the benchmarks, then the command's own bench

@@ -84,6 +84,7 @@ func (o *Options) checkTimes() error {
 		grace bool
 	}{
 		{"MaxHandle", o.MaxHandle, false}, {"SettleTimeout", o.SettleTimeout, false},
+		{"Linger", o.Linger, false},
 		{"Margin", o.Margin, false}, {"RevokeGrace", o.RevokeGrace, true},
 		{"StopGrace", o.StopGrace, true}, {"CancelGrace", o.CancelGrace, true},
 	} {
@@ -136,6 +137,10 @@ func (o *Options) checkLease(f ackwise.Features) error {
 	if o.MaxHandle > 0 && o.MaxHandle < f.Lease {
 		faults = append(faults, invalid("MaxHandle", o.MaxHandle, fmt.Sprintf(
 			"it is less than the source's lease (%s), which would outlast it", f.Lease)))
+	}
+	if o.Linger >= f.Lease && !f.Extend {
+		faults = append(faults, invalid("Linger", o.Linger, fmt.Sprintf(
+			"it is not less than the source's lease (%s), which cannot be extended", f.Lease)))
 	}
 	held := o.Guarantee != AtMostOnce && f.MaxNackDelay < o.Backoff.Cap
 	if held && !f.Extend && f.Lease < o.Backoff.Cap {

@@ -1,7 +1,8 @@
 package deliver
 
-// failureCounts counts the failures of messages by ID for sources that do not count themselves. It
-// is bounded: past max the oldest count is forgotten.
+// failureCounts counts, by ID, what sources that do not count themselves cannot say: the failures
+// of a message, and which of its hand-outs the loop gave back in good order. It is bounded: past max
+// the oldest count is forgotten.
 type failureCounts struct {
 	max    int
 	counts map[string]failureCount
@@ -11,6 +12,7 @@ type failureCounts struct {
 
 type failureCount struct {
 	failures int
+	back     int    // hand-outs that ended with a nack, a snooze or a release
 	serial   uint64 // of its entry in order
 }
 
@@ -20,7 +22,15 @@ type countedID struct {
 }
 
 // add counts one failure and returns how many there are.
-func (c *failureCounts) add(id string) int {
+func (c *failureCounts) add(id string) int { return c.count(id, 1, 0).failures }
+
+// gaveBack counts one hand-out that was given back.
+func (c *failureCounts) gaveBack(id string) { c.count(id, 0, 1) }
+
+// back returns how many hand-outs were given back.
+func (c *failureCounts) back(id string) int { return c.counts[id].back }
+
+func (c *failureCounts) count(id string, failures, back int) failureCount {
 	n, known := c.counts[id]
 	if !known {
 		c.makeRoom()
@@ -28,9 +38,10 @@ func (c *failureCounts) add(id string) int {
 		n.serial = c.serial
 		c.order = append(c.order, countedID{id, n.serial})
 	}
-	n.failures++
+	n.failures += failures
+	n.back += back
 	c.counts[id] = n
-	return n.failures
+	return n
 }
 
 // forget drops the count of a message that is done.

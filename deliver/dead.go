@@ -15,12 +15,17 @@ func (l *loop) crashed(d *ackwise.Delivery) string {
 	case d.Counts.Crashes >= l.o.MaxCrashes:
 		return fmt.Sprintf("its consumer went down %d times while it was being handled",
 			d.Counts.Crashes)
-	case l.f.HandOuts && !l.f.Counts && d.Counts.HandOuts > l.o.MaxHandOuts:
-		return fmt.Sprintf("it was handed out %d times before and never settled",
-			d.Counts.HandOuts-1)
+	case l.handOutsOnly():
+		if n := d.Counts.HandOuts - 1 - l.counts.back(d.ID); n >= l.o.MaxHandOuts {
+			return fmt.Sprintf("it was handed out %d times before, and nobody has said how that "+
+				"ended", n)
+		}
 	}
 	return ""
 }
+
+// handOutsOnly reports whether the source knows how often a message was handed out, and not why.
+func (l *loop) handOutsOnly() bool { return l.f.HandOuts && !l.f.Counts }
 
 // bury makes e a dead letter: by the source in one step where it can, else by a call of its own
 // that writes the dead letter, after which e is acked.

@@ -129,3 +129,27 @@ func ExampleBackoff_Delay() {
 	// 5 8s
 	// 100 2m30s
 }
+
+// A pushed batch of changes goes on in as few calls as keep each key's order.
+func ExampleProcessBatch() {
+	batch := []*ackwise.Delivery{
+		{Message: ackwise.Message{ID: "a", Key: "k"}}, {Message: ackwise.Message{ID: "b", Key: "k"}},
+		{Message: ackwise.Message{ID: "c"}},
+	}
+	handler := ackwise.BatchHandlerFunc(func(_ context.Context, ds []*ackwise.Delivery) []error {
+		fmt.Println("a call of", len(ds))
+		return make([]error, len(ds))
+	})
+	settlements, err := deliver.ProcessBatch(context.Background(), batch, handler,
+		deliver.Options{NoDeadLetters: true})
+	for i, s := range settlements {
+		fmt.Println(batch[i].ID, s.Outcome)
+	}
+	fmt.Println("error:", err)
+	// Output:
+	// a call of 3
+	// a ack
+	// b ack
+	// c ack
+	// error: <nil>
+}

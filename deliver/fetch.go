@@ -90,7 +90,7 @@ func (l *loop) received(ds []*ackwise.Delivery, err error, interrupted bool) {
 		f.notBefore = now.Add(receiveEmptyPause)
 	case err == nil:
 		f.failures = 0
-	case errors.Is(err, io.EOF):
+	case err == io.EOF: //nolint:errorlint // one that is wrapped is a connection that was cut
 		f.ended = true
 	case errors.Is(err, ackwise.ErrClosed) || errors.As(err, &final) && final.Final():
 		l.beginStop(now, fmt.Errorf("receive: %w", err))

@@ -33,6 +33,7 @@ type loop struct {
 	suspects int // held
 	alone    *call
 	busy     map[*call]struct{}
+	linger   linger
 
 	timers      timers
 	sweepAt     time.Time // next look at what is held; zero = nothing is held
@@ -133,6 +134,7 @@ func (l *loop) wait(now time.Time) (time.Duration, bool) {
 		}
 	}
 	soonest(l.sweepAt)
+	soonest(l.linger.due)
 	soonest(l.outbox.due(now))
 	if l.breaker.state == breakerOpen {
 		soonest(l.breaker.until)

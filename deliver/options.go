@@ -73,10 +73,14 @@ type Options struct {
 	// being settled. At least Concurrency × BatchSize, so that no handler idles for want of room.
 	// Default: 16 × Concurrency, or Concurrency × BatchSize where that is more.
 	MaxInFlight int
-	// BatchSize is the most deliveries of one HandleBatch call. A call takes what is ready and
-	// waits for no more; a low Concurrency makes larger batches. Unused by a Handler.
-	// Default: 100.
+	// BatchSize is the most deliveries of one HandleBatch call. A call takes what is ready; a low
+	// Concurrency makes larger batches. Unused by a Handler. Default: 100.
 	BatchSize int
+	// Linger is how long a HandleBatch call that could begin waits for BatchSize deliveries to be
+	// ready: fewer calls at a target that takes batches, for so much delay. It does not wait where
+	// no more can come: MaxInFlight is held, or the source has ended. Unused by a Handler.
+	// Default: 0, a call takes what is ready.
+	Linger time.Duration
 
 	// Backoff spaces the attempts of a message. Default: see Backoff.
 	Backoff Backoff
@@ -96,8 +100,9 @@ type Options struct {
 	MaxCrashes int
 	// MaxHandOuts stands in for MaxCrashes where the source knows how often a message was handed
 	// out and not why (Features.HandOuts): a message handed out N times before becomes a dead
-	// letter before its handler is called again. Nacks, snoozes and releases count as well.
-	// Default: 30. Unlimited turns it off. Unused by other sources.
+	// letter before its handler is called again. Hand-outs that this loop itself gave back (nack,
+	// snooze, release) do not count; those of other processes do, since nothing says how they
+	// ended. Default: 30. Unlimited turns it off. Unused by other sources.
 	MaxHandOuts int
 	// DeadLetters keeps what is dead where the source has no dead letters of its own
 	// (Features.Dead); with those it is refused. Default: nil.

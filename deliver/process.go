@@ -27,6 +27,27 @@ import (
 // work.
 func Process(ctx context.Context, batch []*ackwise.Delivery, h ackwise.Handler, o Options) (
 	[]ackwise.Settlement, error) {
+	return process(ctx, batch, work{h, single(h), false}, o)
+}
+
+// ProcessBatch is Process for a BatchHandler. A call gets up to Options.BatchSize deliveries, which
+// may hold in-order runs of a key; a key is in one call at a time.
+func ProcessBatch(ctx context.Context, batch []*ackwise.Delivery, h ackwise.BatchHandler,
+	o Options) ([]ackwise.Settlement, error) {
+	return process(ctx, batch, work{h,
+		func(ctx context.Context, ds []*ackwise.Delivery) []error { return h.HandleBatch(ctx, ds) },
+		true}, o)
+}
+
+// work is a handler in the form that the loop calls.
+type work struct {
+	handler any
+	handle  func(context.Context, []*ackwise.Delivery) []error
+	batches bool
+}
+
+func process(ctx context.Context, batch []*ackwise.Delivery, w work, o Options) (
+	[]ackwise.Settlement, error) {
 	src, err := newPushed(batch)
 	if err != nil {
 		return nil, fmt.Errorf("process a batch: %w", err)
@@ -40,14 +61,14 @@ func Process(ctx context.Context, batch []*ackwise.Delivery, h ackwise.Handler, 
 	}
 	ctx, o, cancel := o.pushed(ctx)
 	defer cancel()
-	l, err := newLoop(ctx, src, o, false)
+	l, err := newLoop(ctx, src, o, w.batches)
 	if err == nil {
-		err = bind(l.o.Guarantee, h, src)
+		err = bind(l.o.Guarantee, w.handler, src)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("process a batch: %w", err)
 	}
-	l.handle = single(h)
+	l.handle = w.handle
 	l.settle = src.note
 	if err := l.run(ctx); err != nil {
 		return nil, fmt.Errorf("process a batch: %w", err)

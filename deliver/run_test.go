@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -203,6 +204,55 @@ func TestAMessageHandedOutTooOftenIsDeadWhereNothingSaysWhy(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestHandOutsThatWereGivenBackAreNotHeldAgainstAMessage snoozes a message far more often than
+// MaxHandOuts.
+func TestHandOutsThatWereGivenBackAreNotHeldAgainstAMessage(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := leases()
+		f.Counts, f.HandOuts = false, true
+		src := newFake(t, f)
+		src.add("patient", "")
+		src.endWhen = 1
+		n := 0
+		Run(t.Context(), src, ackwise.HandlerFunc(func(context.Context, *ackwise.Delivery) error {
+			if n++; n <= 40 {
+				return ackwise.Snooze(time.Second)
+			}
+			return nil
+		}), Options{MaxHandOuts: 3})
+		last := src.outcomes["patient"]
+		if n != 41 || last[len(last)-1] != ackwise.OutcomeAck {
+			t.Errorf("%d calls, outcomes %v", n, last)
+		}
+	})
+}
+
+// TestOnlyEOFItselfEndsTheLoop cuts the source's connection once: many clients say that with an
+// error that wraps io.EOF.
+func TestOnlyEOFItselfEndsTheLoop(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		src := newFake(t, leases())
+		src.endWhen, src.end = 1, io.EOF
+		src.add("after", "")
+		cuts := 0
+		src.recvErr = func() error {
+			if cuts++; cuts == 1 {
+				return fmt.Errorf("receive from the server: %w", io.EOF)
+			}
+			return nil
+		}
+		var c calls
+		err := Run(t.Context(), src, ackwise.HandlerFunc(
+			func(_ context.Context, d *ackwise.Delivery) error {
+				c.begin(d)
+				return nil
+			}), Options{})
+		if err != nil || !slices.Equal(c.ids, []string{"after"}) {
+			t.Errorf("handled %v, ended with %v", c.ids, err)
+		}
+	})
 }
 
 func TestWithoutDeadLettersItRetriesForEver(t *testing.T) {

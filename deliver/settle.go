@@ -151,8 +151,14 @@ func (l *loop) carriedOut(s settlement) {
 		l.acked(s.e, true)
 		return
 	}
-	if s.s.Outcome == ackwise.OutcomeDead {
+	switch s.s.Outcome {
+	case ackwise.OutcomeDead:
 		l.observe("dead", s.e, ackwise.Event{Outcome: s.s.Outcome})
+	case ackwise.OutcomeNack, ackwise.OutcomeSnooze, ackwise.OutcomeRelease:
+		if l.handOutsOnly() {
+			l.counts.gaveBack(s.e.d.ID)
+		}
+	case ackwise.OutcomeAck, ackwise.OutcomeExtend, ackwise.OutcomeDrop:
 	}
 	l.forget(s.e)
 }

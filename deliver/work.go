@@ -12,8 +12,12 @@ import (
 
 // startReady starts what may start, as far as there is room.
 func (l *loop) startReady(now time.Time) {
+	l.linger.due = time.Time{}
 	for len(l.busy) < l.o.Concurrency {
 		e := l.head()
+		if e == nil {
+			l.linger.since = time.Time{}
+		}
 		switch {
 		case e == nil || !l.mayStart(e):
 			return
@@ -21,6 +25,8 @@ func (l *loop) startReady(now time.Time) {
 			l.lose(e)
 		case isClosed(e.d.Revoked()):
 			l.revoke(e, now)
+		case l.lingers(e, now):
+			return
 		default:
 			// Nothing is picked where the source has just marked e: the next look sees it.
 			if picked := l.pick(e); len(picked) > 0 {
@@ -84,6 +90,7 @@ func plain(e *entry) bool {
 
 // start begins the call of the picked entries: with the early ack, the handler or the dead letter.
 func (l *loop) start(picked []*entry, now time.Time) {
+	l.linger.since = time.Time{}
 	ctx, cancel := context.WithCancelCause(l.base)
 	c := &call{entries: picked, cancel: cancel}
 	l.busy[c] = struct{}{}

@@ -43,32 +43,29 @@ func deadLetter(d *ackwise.Delivery, pipeline, reason string, now time.Time) ack
 	if origin == "" {
 		origin = d.Topic
 	}
-	said := []struct{ name, value string }{
-		{ackwise.HeaderError, ackwise.CutError(reason)},
-		{ackwise.HeaderAttempts, strconv.Itoa(d.Attempt)},
-		{ackwise.HeaderCause, d.Cause.String()},
-		{ackwise.HeaderOrigin, origin},
-		{ackwise.HeaderPosition, string(d.Position)},
-		{ackwise.HeaderPipeline, pipeline},
-		{ackwise.HeaderFirstSeen, seen.UTC().Format(time.RFC3339Nano)},
-		{ackwise.HeaderRedrives, strconv.Itoa(d.Counts.Redrives)},
+	said := map[string]string{
+		ackwise.HeaderError:     ackwise.CutError(reason),
+		ackwise.HeaderAttempts:  strconv.Itoa(d.Attempt),
+		ackwise.HeaderCause:     d.Cause.String(),
+		ackwise.HeaderOrigin:    origin,
+		ackwise.HeaderPosition:  string(d.Position),
+		ackwise.HeaderPipeline:  pipeline,
+		ackwise.HeaderFirstSeen: seen.UTC().Format(time.RFC3339Nano),
+		ackwise.HeaderRedrives:  strconv.Itoa(redrives(d)),
 	}
-	names := make([]string, len(said))
-	for i, s := range said {
-		names[i] = s.name
-	}
+	names := deadLetterHeaders()
 	m := d.Message
 	m.Headers = without(m.Headers, names...)
 	size := 0
 	for _, h := range m.Headers {
 		size += len(h.Name) + len(h.Value)
 	}
-	for _, s := range said {
-		size += len(s.name) + len(s.value)
+	for _, name := range names {
+		size += len(name) + len(said[name])
 		if len(m.Headers) == ackwise.MaxHeaders || size > ackwise.MaxHeaderBytes {
 			break
 		}
-		m.Headers = append(m.Headers, ackwise.Header{Name: s.name, Value: []byte(s.value)})
+		m.Headers = append(m.Headers, ackwise.Header{Name: name, Value: []byte(said[name])})
 	}
 	return m
 }

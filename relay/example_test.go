@@ -98,3 +98,17 @@ func ExampleDeadLetters() {
 	// x ack
 	// <nil>
 }
+
+// A pushed batch is relayed by the same code as a pulled one: here as CloudEvents.
+func ExampleTransform() {
+	batch := []*ackwise.Delivery{{Message: ackwise.Message{ID: "o-1", Topic: "orders",
+		Body: []byte("7")}}}
+	h := relay.BatchHandler(lines{os.Stdout}, relay.Options{Transform: relay.Transform{
+		CloudEvents: relay.Structured, EventSource: "/shop", EventType: "order"}})
+	settlements, err := deliver.ProcessBatch(context.Background(), batch, h,
+		deliver.Options{NoDeadLetters: true})
+	fmt.Println(settlements[0].Outcome, err)
+	// Output:
+	// orders: {"data":7,"id":"o-1","source":"/shop","specversion":"1.0","type":"order"}
+	// ack <nil>
+}

@@ -10,6 +10,10 @@
 // it keeps its ID, so that a sink that deduplicates holds it once. Where the sink answers unknown,
 // or the process ends between the two, a sink that does not deduplicate holds it twice.
 //
+// Options.Transform changes little on the way: topic, key, headers, an envelope of CloudEvents. The
+// same handlers serve a process (deliver.RunBatch), a pushed batch such as a Lambda invocation
+// (deliver.ProcessBatch) and a job that redrives dead letters (Options.Redrive).
+//
 // It decides no backoff and keeps no budget: those are the loop's. It does not close the sink.
 // Start with ExampleHandler.
 package relay
@@ -26,8 +30,16 @@ import (
 
 // Options configure a handler. The zero value is ready to use.
 type Options struct {
-	// Topic is the topic that messages are published to. Default: "", each one's own.
+	// Topic is the topic that messages are published to, whatever Transform says. Default: "", each
+	// one's own.
 	Topic string
+	// Transform changes messages on their way. One that cannot be changed so is rejected. Where it
+	// picks keys, run the loop with Concurrency 1: the loop keeps apart the keys that it knows, not
+	// the new ones. Default: nothing is changed.
+	Transform Transform
+	// Redrive says that what comes are dead letters: their own headers are taken away, only how
+	// often they were redriven is kept, and counted. Default: false.
+	Redrive bool
 	// Pause is how long a message waits that the sink did not attempt. Default: 1 s.
 	Pause time.Duration
 	// Closed is told when the sink answers ackwise.ErrClosed: it takes nothing more, and what is
@@ -46,19 +58,21 @@ func (o Options) withDefaults() Options {
 	return o
 }
 
-// Handler publishes each delivery to the sink and answers by the class of its result.
+// Handler publishes each delivery to the sink and answers by the class of its result. It panics
+// where Options.Transform is not valid.
 func Handler(sink ackwise.Sink, o Options) ackwise.Handler {
-	r := relay{sink: sink, o: o.withDefaults(), f: sink.Features()}
+	r := newRelay(sink, o)
 	return ackwise.HandlerFunc(func(ctx context.Context, d *ackwise.Delivery) error {
-		return r.publish(ctx, []*ackwise.Delivery{d})[0]
+		return r.publishAll(ctx, []*ackwise.Delivery{d})[0]
 	})
 }
 
 // BatchHandler publishes as many deliveries at once as the sink takes, in their order. Of a key's
 // run no more than the sink keeps in order is published together, and nothing behind a failure. A
-// loop of Concurrency 1 so keeps the order of all messages, as long as none fails.
+// loop of Concurrency 1 so keeps the order of all messages, as long as none fails. It panics where
+// Options.Transform is not valid.
 func BatchHandler(sink ackwise.Sink, o Options) ackwise.BatchHandler {
-	r := relay{sink: sink, o: o.withDefaults(), f: sink.Features()}
+	r := newRelay(sink, o)
 	return ackwise.BatchHandlerFunc(r.publishAll)
 }
 
@@ -68,53 +82,80 @@ type relay struct {
 	f    ackwise.SinkFeatures
 }
 
+func newRelay(sink ackwise.Sink, o Options) *relay {
+	o = o.withDefaults()
+	if err := o.Transform.Validate(); err != nil {
+		panic(err)
+	}
+	return &relay{sink: sink, o: o, f: sink.Features()}
+}
+
+// sending is one delivery as the message that is published, or why it cannot be.
+type sending struct {
+	m   ackwise.Message
+	err error
+}
+
 var errBehind = errors.New("an earlier message of the same key was not accepted")
 
 // publishAll publishes run after run of what may stand in one batch.
 func (r *relay) publishAll(ctx context.Context, ds []*ackwise.Delivery) []error {
+	all := make([]sending, len(ds))
+	for i, d := range ds {
+		all[i].m, all[i].err = r.message(d)
+	}
 	errs := make([]error, 0, len(ds))
 	stuck := map[string]bool{} // keys with a failure
 	for len(errs) < len(ds) {
-		rest := ds[len(errs):]
-		if rest[0].Key != "" && stuck[rest[0].Key] {
+		rest := all[len(errs):]
+		key, err := rest[0].m.Key, rest[0].err
+		switch {
+		case key != "" && stuck[key]:
 			errs = append(errs, fmt.Errorf("%w: %w", errBehind, ackwise.Snooze(r.o.Pause)))
 			continue
+		case err != nil:
+			stuck[key] = true
+			errs = append(errs, ackwise.Reject(err))
+			continue
 		}
-		n := r.together(rest, stuck)
-		got := r.publish(ctx, rest[:n])
+		got := r.publish(ctx, rest[:r.together(rest, stuck)])
 		for i, err := range got {
-			stuck[rest[i].Key] = stuck[rest[i].Key] || err != nil
+			if err != nil {
+				stuck[rest[i].m.Key] = true
+			}
 		}
 		errs = append(errs, got...)
 	}
 	return errs
 }
 
-// together returns how many of the first deliveries may stand in one batch.
-func (r *relay) together(ds []*ackwise.Delivery, stuck map[string]bool) int {
+// together returns how many of the first may stand in one batch.
+func (r *relay) together(all []sending, stuck map[string]bool) int {
 	seen := map[string]bool{}
-	for n, d := range ds {
+	for n := range all {
+		key := all[n].m.Key
 		full := r.f.MaxBatch > 0 && n >= r.f.MaxBatch
-		again := seen[d.Key] && !r.f.KeyRunSafe
-		if full || d.Key != "" && (again || stuck[d.Key]) {
+		if full || all[n].err != nil || key != "" && (seen[key] || stuck[key]) {
 			return n
 		}
-		seen[d.Key] = true
+		if key != "" && !r.f.KeyRunSafe {
+			seen[key] = true
+		}
 	}
-	return len(ds)
+	return len(all)
 }
 
 // publish publishes one batch.
-func (r *relay) publish(ctx context.Context, ds []*ackwise.Delivery) []error {
-	msgs := make([]ackwise.Message, len(ds))
-	for i, d := range ds {
-		msgs[i] = r.message(d)
+func (r *relay) publish(ctx context.Context, batch []sending) []error {
+	msgs := make([]ackwise.Message, len(batch))
+	for i := range batch {
+		msgs[i] = batch[i].m
 	}
 	results := r.sink.Publish(ctx, msgs)
-	errs := make([]error, len(ds))
-	for i := range ds {
-		if len(results) != len(ds) {
-			errs[i] = fmt.Errorf("the sink gave %d results for %d messages", len(results), len(ds))
+	errs := make([]error, len(batch))
+	for i := range batch {
+		if len(results) != len(batch) {
+			errs[i] = fmt.Errorf("the sink gave %d results for %d messages", len(results), len(batch))
 			continue
 		}
 		errs[i] = r.outcome(&results[i])
@@ -122,16 +163,21 @@ func (r *relay) publish(ctx context.Context, ds []*ackwise.Delivery) []error {
 	return errs
 }
 
-func (r *relay) message(d *ackwise.Delivery) ackwise.Message {
+// message is what is published of a delivery. The delivery itself stays as it is.
+func (r *relay) message(d *ackwise.Delivery) (ackwise.Message, error) {
 	m := d.Message
-	if r.o.Topic != "" {
-		m.Topic = r.o.Topic
+	if r.o.Redrive {
+		m.Headers = redriven(d)
 	}
 	if d.Epoch > 0 {
 		m.Headers = append(without(m.Headers, ackwise.HeaderEpoch), ackwise.Header{
 			Name: ackwise.HeaderEpoch, Value: []byte(strconv.Itoa(d.Epoch))})
 	}
-	return m
+	err := r.o.Transform.apply(&m)
+	if r.o.Topic != "" {
+		m.Topic = r.o.Topic
+	}
+	return m, err
 }
 
 // outcome is what the class of a result means for the delivery.

@@ -118,6 +118,66 @@ expect 0 run --until-empty "$work/once.yaml"
 expect 0 bench dedup --dir "$work/bench" --seconds 0.01 --rounds 1 --json
 says '"plain": "publish"'
 
+echo "smoke: dead letters go on to a sink, until accepted"
+cat >"$work/redrive.yaml" <<EOF
+redrive:
+  - name: back
+    from: queue://$dir/returns/broken
+    to: file://$work/redriven
+    transform: {set_headers: {x-by: smoke}}
+EOF
+expect 0 redrive --once "$work/redrive.yaml" --dry-run
+says 'back: dead letters of'
+expect 0 redrive --once "$work/redrive.yaml"
+says '"accepted":100,"left":0'
+[ "$(wc -l <"$work/redriven")" = 100 ] || die "not every dead letter arrived"
+expect 0 redrive --once "$work/redrive.yaml"
+says '"accepted":0,"left":0'
+expect 0 audit --dir "$dir"
+expect 2 redrive --once "$work/redrive.yaml" --all
+says '--once stands alone'
+
+echo "smoke: other systems by their addresses"
+cat >"$work/other.yaml" <<EOF
+pipelines:
+  - name: other
+    from: kafka://127.0.0.1:1/orders?gruop=smoke
+    to: htps://example.com/hook
+    dead: sqs://eu-central-1/dlq
+EOF
+expect 3 lint "$work/other.yaml"
+says 'other.yaml:3: from: there is no option "gruop"; did you mean "group"?'
+says 'other.yaml:4: to: unknown endpoint "htps://…"; did you mean "https://"?'
+sed -i 's/gruop/group/; s/htps/https/' "$work/other.yaml"
+expect 0 run --dry-run "$work/other.yaml"
+expect 3 lint "$work/other.yaml"
+says 'keeps its dead letters in SQS'
+
+echo "smoke: health and metrics"
+expect 2 run --listen 0.0.0.0:0 "$work/once.yaml"
+says --insecure
+"$ackwise" run --listen 127.0.0.1:0 "$work/once.yaml" >"$work/out" 2>"$work/err" &
+pid=$!
+trap 'kill "$pid" 2>/dev/null || true; rm -rf "$work"' EXIT
+page() { # PATH, and the text that it has to hold within 30 s
+	local address='' n
+	for n in $(seq 300); do
+		address=$(sed -nE 's/.*address=([0-9.:]+).*/\1/p' "$work/err" | sed -n 1p)
+		if [ -n "$address" ] && exec 3<>"/dev/tcp/${address%:*}/${address##*:}"; then
+			printf 'GET %s HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n' "$1" >&3
+			cat <&3 >"$work/page"
+			if grep -qF -- "$2" "$work/page"; then return 0; fi
+		fi
+		sleep 0.1
+	done
+	die "$1 does not say $2"
+}
+page /livez '200 OK'
+page /readyz 'once: receiving'
+page /metrics 'ackwise_receiving{pipeline="once"} 1'
+kill -TERM "$pid"
+wait "$pid" || die "it did not end with 0 on SIGTERM"
+
 echo "smoke: the demo"
 expect 0 demo --json --seed 7
 for part in '"violations": *0' '"balanced": *true' '"truth_miles": *26859611'; do

@@ -51,6 +51,14 @@ type Harness struct {
 	OpenSink   func(ctx context.Context, address string) (ackwise.Sink, error)
 	// New makes a fresh place, and removes it with the test.
 	New func(t *testing.T) *Bed
+	// Serial says that the checks run one after the other. Default: false, several at once.
+	Serial bool
+	// Rejects names, exactly, the messages of the checks Bodies and Headers that the sink refuses
+	// because the system cannot carry them. The suite prints the names. Default: none.
+	Rejects []string
+	// Undo turns a received message back into the one that Bed.Write was given, for systems that make
+	// a record of it. Default: it is the one.
+	Undo func(m *ackwise.Message)
 }
 
 // Bed is a fresh place for one test: a topic with a group, a queue, a stream.
@@ -67,6 +75,12 @@ type Bed struct {
 	// Patience is how long the system may take until what has happened shows: a lease that runs out,
 	// a rebalance. It bounds every wait of the suite. Default: 30 s.
 	Patience time.Duration
+	// Read returns all messages that the system has got until now, in its order: for sinks without a
+	// source. nil = the source reads them.
+	Read func(ctx context.Context) ([]ackwise.Message, error)
+	// Kill ends a consumer of this process as a killed process ends. It is for places that are in
+	// this process's memory: with it the suite's consumers run here. nil = they are processes.
+	Kill func(source ackwise.Source)
 }
 
 // Process is a server that belongs to one test, such as a servers.Server.

@@ -133,6 +133,9 @@ func (s *Sink) line(m *ackwise.Message) ([]byte, error) {
 
 func (s *Sink) append(ctx context.Context, text []byte) (
 	ackwise.ResultClass, ackwise.Position, error) {
+	if ctx.Err() != nil { // else a call that is over could still get the turn
+		return ackwise.ResultNotAttempted, "", context.Cause(ctx)
+	}
 	select {
 	case <-s.turn:
 	case <-ctx.Done():

@@ -2,6 +2,7 @@ package file
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"os"
 	"path/filepath"
@@ -145,4 +146,19 @@ func TestWriterSink(t *testing.T) {
 	if r.Class != ackwise.ResultNotAttempted || !errors.Is(r.Err, ackwise.ErrClosed) {
 		t.Errorf("after Close: %s, %v", r.Class, r.Err)
 	}
+}
+
+// TestPublishThatIsOver shows that a call whose context is over takes nothing, ever.
+func TestPublishThatIsOver(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "out")
+	s := openTestSink(t, path, SinkOptions{})
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	for range 50 {
+		res := s.Publish(ctx, []ackwise.Message{{ID: "1", Body: []byte("line")}})[0]
+		if res.Class != ackwise.ResultNotAttempted || res.Err == nil {
+			t.Fatalf("the result is %s, %v", res.Class, res.Err)
+		}
+	}
+	wantFile(t, path, "")
 }

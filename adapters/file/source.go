@@ -1,6 +1,7 @@
 package file
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"time"
@@ -33,7 +34,31 @@ func NewStream(r io.Reader, name string, o SourceOptions) (ackwise.Source, error
 	if err := o.validate(); err != nil {
 		return nil, fmt.Errorf("open source %s: %w", name, err)
 	}
-	return newSource(newStream(r, name, o, time.Now()), o)
+	s, err := newSource(newStream(r, name, o, time.Now()), o)
+	if err != nil {
+		return nil, err
+	}
+	return uncounted{s}, nil
+}
+
+// uncounted is the source of a stream: what it counts ends with the process, so it counts nothing,
+// and the loop counts failures itself.
+type uncounted struct{ ackwise.Source }
+
+// Features says that no counts outlive the process.
+func (s uncounted) Features() ackwise.Features {
+	f := s.Source.Features()
+	f.Counts = false
+	return f
+}
+
+// Receive returns deliveries without counts.
+func (s uncounted) Receive(ctx context.Context, most int) ([]*ackwise.Delivery, error) {
+	ds, err := s.Source.Receive(ctx, most)
+	for _, d := range ds {
+		d.Counts = ackwise.Counts{}
+	}
+	return ds, err
 }
 
 func newSource(l logsource.Log, o SourceOptions) (ackwise.Source, error) {

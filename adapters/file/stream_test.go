@@ -79,3 +79,15 @@ func TestStreamFaults(t *testing.T) {
 		t.Errorf("got %v, want the stream's name and line 1", err)
 	}
 }
+
+// TestStreamCountsNothing shows that a stream does not claim counts that end with its process.
+func TestStreamCountsNothing(t *testing.T) {
+	s := openStream(t, strings.NewReader("one\n"), SourceOptions{})
+	ds, err := s.Receive(t.Context(), 1)
+	if err != nil || len(ds) != 1 {
+		t.Fatalf("received %d, %v", len(ds), err)
+	}
+	if f := s.Features(); f.Counts || f.HandOuts || ds[0].Counts != (ackwise.Counts{}) {
+		t.Errorf("the features are %+v, the counts %+v", f, ds[0].Counts)
+	}
+}

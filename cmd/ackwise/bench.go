@@ -20,6 +20,7 @@ type benchCmd struct {
 	Engine     benchEngineCmd     `cmd:"" default:"withargs" help:"Measure the embedded engine beside bare logs (also without the word)."`
 	Dedup      benchDedupCmd      `cmd:"" help:"Measure dedup stores beside plain inserts of the same rows."`
 	Guarantees benchGuaranteesCmd `cmd:"" help:"Measure what each guarantee and pattern costs beside at-least-once."`
+	Relay      benchRelayCmd      `cmd:"" help:"Measure relaying one Kafka topic to another beside a bare loop."`
 }
 
 type benchEngineCmd struct {

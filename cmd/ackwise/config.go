@@ -13,12 +13,15 @@ import (
 	"github.com/ackwise/ackwise/adapters/file"
 	"github.com/ackwise/ackwise/deliver"
 	"github.com/ackwise/ackwise/queue"
+	"github.com/ackwise/ackwise/relay"
 )
 
 // config is a file of pipelines.
 type config struct {
-	// Pipelines run side by side.
+	// Pipelines run side by side, with ackwise run.
 	Pipelines []pipelineConfig
+	// Redrive is what ackwise redrive --once brings back, side by side.
+	Redrive []redriveConfig
 }
 
 // pipelineConfig is one pipeline of a file. Its words are the fields' names, in small letters with
@@ -26,11 +29,10 @@ type config struct {
 type pipelineConfig struct {
 	// Name is the pipeline's name in logs and errors, unique in the file. Required.
 	Name string
-	// From is the endpoint that messages come from: file://PATH, - (standard input) or
-	// queue://DIR/TOPIC/SUBSCRIPTION. Required.
+	// From is the endpoint that messages come from: one of the table above. Required.
 	From string
-	// To is the endpoint that messages go to: file://PATH, - (standard output) or
-	// queue://DIR/TOPIC. One of To, Exec and Pipe is required.
+	// To is the endpoint that messages go to: one of the table above. One of To, Exec and Pipe is
+	// required.
 	To string
 	// Exec is a command that sh -c runs once for each message: the body on standard input, the
 	// rest in ACKWISE_… variables; exit code 0 is done.
@@ -39,7 +41,8 @@ type pipelineConfig struct {
 	// one line each.
 	Pipe string
 	// Dead is the endpoint that dead letters go to where From keeps none itself: file://PATH, one
-	// line of JSON each, or queue://DIR/TOPIC. Such a source needs Dead or NoDeadLetters.
+	// line of JSON each, or any sink of the table above but standard output. Such a source needs
+	// Dead or NoDeadLetters.
 	Dead string
 	// Pattern says how the effect bears a second delivery of its message. With dedup it need not:
 	// the handler or sink gets a message once, within the window. The other words say what the
@@ -49,9 +52,9 @@ type pipelineConfig struct {
 	Pattern pattern
 	// Dedup configures Pattern dedup.
 	Dedup dedupConfig
-	// Create makes the directories, topics and subscriptions of queue:// endpoints, and the table
-	// of a dynamodb:// store, where they are missing, and leaves existing ones alone. Default:
-	// false, a missing one is an error.
+	// Create makes the directories, topics and subscriptions of queue:// endpoints, what other
+	// systems' endpoints name, and the table of a dynamodb:// store, where they are missing, and
+	// leaves existing ones alone. Default: false, a missing one is an error.
 	Create bool
 	// Lines says how lines are read. Only with From file:// and -.
 	Lines file.SourceOptions
@@ -63,6 +66,8 @@ type pipelineConfig struct {
 	Subscription queue.SubscriptionOptions
 	// Receiver configures the consumer's session on From queue://.
 	Receiver queue.ReceiverOptions
+	// Transform is what changes in a message on its way to To.
+	Transform relay.Transform
 
 	deliver.Options
 
@@ -70,8 +75,37 @@ type pipelineConfig struct {
 	to, dead *endpoint // nil = not set
 	store    storeURL  // of pattern dedup
 
+	spot
+}
+
+// spot is where a thing of a list stands in its file.
+type spot struct {
 	line  int            // where it begins
 	lines map[string]int // where each word stands, such as "backoff.cap"
+}
+
+func (s *spot) place(line int) map[string]int {
+	s.line, s.lines = line, map[string]int{}
+	return s.lines
+}
+
+// at is the line of a word, or of what it stands in.
+func (s *spot) at(word string) int {
+	for {
+		if line, ok := s.lines[word]; ok {
+			return line
+		}
+		i := strings.LastIndexByte(word, '.')
+		if i < 0 {
+			return s.line
+		}
+		word = word[:i]
+	}
+}
+
+func (s *spot) has(word string) bool {
+	_, ok := s.lines[word]
+	return ok
 }
 
 // unreachable are the fields that make no sense in a file, by type.
@@ -81,6 +115,7 @@ func unreachable() map[reflect.Type][]string {
 			"Observe"},
 		reflect.TypeFor[file.SourceOptions]():    {"Once", "Topic", "Pipeline", "Bad", "Report"},
 		reflect.TypeFor[queue.ReceiverOptions](): {"MaxInFlight", "Session", "Foreign", "Process"},
+		reflect.TypeFor[relay.Transform]():       {"HeaderPrefix"},
 	}
 }
 
@@ -160,13 +195,19 @@ func specials() map[reflect.Type]special {
 			}},
 		reflect.TypeFor[deliver.Guarantee](): wordsOf(deliver.AtLeastOnce, deliver.AtMostOnce,
 			deliver.ExactlyOnce),
-		reflect.TypeFor[pattern]():       wordsOf(patterns()...),
-		reflect.TypeFor[dedupBy]():       wordsOf(byID, byBody),
-		reflect.TypeFor[dedupSum]():      wordsOf(sumBody, sumNone),
-		reflect.TypeFor[queue.OnDead]():  wordsOf(queue.Skip, queue.Hold),
-		reflect.TypeFor[file.Format]():   wordsOf(file.Body, file.JSON),
-		reflect.TypeFor[file.OnBad]():    wordsOf(file.StopAtBad, file.SkipBad),
-		reflect.TypeFor[file.OnChange](): wordsOf(file.StopAtChange, file.RestartAtChange),
+		reflect.TypeFor[pattern]():      wordsOf(patterns()...),
+		reflect.TypeFor[dedupBy]():      wordsOf(byID, byBody),
+		reflect.TypeFor[dedupSum]():     wordsOf(sumBody, sumNone),
+		reflect.TypeFor[queue.OnDead](): wordsOf(queue.Skip, queue.Hold),
+		reflect.TypeFor[rate](): {"a rate such as 10/s", func(text string) (any, error) {
+			var r rate
+			err := r.UnmarshalText([]byte(text))
+			return r, err
+		}},
+		reflect.TypeFor[relay.CloudEvents](): wordsOf(relay.Binary, relay.Structured),
+		reflect.TypeFor[file.Format]():       wordsOf(file.Body, file.JSON),
+		reflect.TypeFor[file.OnBad]():        wordsOf(file.StopAtBad, file.SkipBad),
+		reflect.TypeFor[file.OnChange]():     wordsOf(file.StopAtChange, file.RestartAtChange),
 	}
 }
 

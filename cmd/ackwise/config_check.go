@@ -13,10 +13,12 @@ import (
 	"github.com/ackwise/ackwise/adapters/file"
 	"github.com/ackwise/ackwise/deliver"
 	"github.com/ackwise/ackwise/queue"
+	"github.com/ackwise/ackwise/relay"
 )
 
 // check finds what is wrong with words that each for itself are right.
 func (c *config) check(d *configReader) {
+	c.checkRedrives(d)
 	names, places := map[string]int{}, map[string]int{}
 	once := func(seen map[string]int, name string, line int, what string) {
 		if first, twice := seen[name]; twice {
@@ -47,25 +49,6 @@ func (c *config) check(d *configReader) {
 	}
 }
 
-// at is the line of a word, or of what it stands in.
-func (p *pipelineConfig) at(word string) int {
-	for {
-		if line, ok := p.lines[word]; ok {
-			return line
-		}
-		i := strings.LastIndexByte(word, '.')
-		if i < 0 {
-			return p.line
-		}
-		word = word[:i]
-	}
-}
-
-func (p *pipelineConfig) has(word string) bool {
-	_, ok := p.lines[word]
-	return ok
-}
-
 // position is where a source of lines remembers its position.
 func (p *pipelineConfig) position() string {
 	if p.Lines.Position == "" {
@@ -88,6 +71,7 @@ func (p *pipelineConfig) check(d *configReader) {
 	}
 	p.checkDead(d)
 	p.checkSections(d)
+	p.checkTransform(d)
 	if len(d.faults) == before {
 		p.checkLoop(d)
 	}
@@ -96,20 +80,22 @@ func (p *pipelineConfig) check(d *configReader) {
 	}
 }
 
-// checkEndpoints reads the endpoints.
-func (p *pipelineConfig) checkEndpoints(d *configReader) {
+// readEndpoints reads the endpoints that are given.
+func (p *pipelineConfig) readEndpoints(d *configReader) {
 	read := func(word, text string, from bool) *endpoint {
 		e, err := parseEndpoint(text, from)
 		if err != nil {
-			d.fault(p.at(word), "%s: %v", word, err)
+			for line := range strings.Lines(err.Error()) { // one fault each
+				d.fault(p.at(word), "%s: %s", word, strings.TrimSuffix(line, "\n"))
+			}
 			return nil
 		}
 		return &e
 	}
-	if p.From == "" {
-		d.fault(p.line, "the pipeline has no from, where its messages come from")
-	} else if e := read("from", p.From, true); e != nil {
-		p.from = *e
+	if p.From != "" {
+		if e := read("from", p.From, true); e != nil {
+			p.from = *e
+		}
 	}
 	if p.To != "" {
 		p.to = read("to", p.To, false)
@@ -117,6 +103,14 @@ func (p *pipelineConfig) checkEndpoints(d *configReader) {
 	if p.Dead != "" {
 		p.dead = read("dead", p.Dead, false)
 	}
+}
+
+// checkEndpoints reads the endpoints, and finds which are missing.
+func (p *pipelineConfig) checkEndpoints(d *configReader) {
+	if p.From == "" {
+		d.fault(p.line, "the pipeline has no from, where its messages come from")
+	}
+	p.readEndpoints(d)
 	targets := 0
 	for _, text := range []string{p.To, p.Exec, p.Pipe} {
 		if text != "" {
@@ -150,16 +144,19 @@ func (p *pipelineConfig) checkDead(d *configReader) {
 			"queue://DIR/TOPIC")
 	case !p.from.is("queue://") && p.dead == nil && !p.NoDeadLetters &&
 		p.Guarantee != deliver.AtMostOnce:
-		d.fault(p.line, "%s keeps no dead letters: say where they go with dead: file://PATH or "+
-			"queue://DIR/TOPIC, or no_dead_letters: true to try such messages again for ever",
-			p.From)
+		d.fault(p.line, "%s keeps no dead letters: say where they go with dead: file://PATH, "+
+			"queue://DIR/TOPIC or another sink, or no_dead_letters: true to try such messages "+
+			"again for ever", p.From)
 	}
 }
 
 // checkSections refuses words that have no effect.
 func (p *pipelineConfig) checkSections(d *configReader) {
 	queueAt := func(e *endpoint) bool { return e != nil && e.is("queue://") }
-	linesAt := func(e *endpoint) bool { return e != nil && !e.is("queue://") }
+	linesAt := func(e *endpoint) bool { return e != nil && (e.is("file://") || e.is("-")) }
+	creates := func(e *endpoint) bool {
+		return queueAt(e) || e != nil && e.remote != nil && e.remote.creates
+	}
 	for _, s := range []struct {
 		word string
 		used bool
@@ -174,10 +171,13 @@ func (p *pipelineConfig) checkSections(d *configReader) {
 		{"topic", (queueAt(&p.from) || queueAt(p.to)) && p.Create,
 			"it is for queue:// with create: true"},
 		{"receiver", queueAt(&p.from), "from is not queue://"},
-		{"create", queueAt(&p.from) || queueAt(p.to) || queueAt(p.dead) ||
+		{"create", creates(&p.from) || creates(p.to) || creates(p.dead) ||
 			strings.HasPrefix(p.Dedup.Store, "queue://") ||
-			strings.HasPrefix(p.Dedup.Store, "dynamodb://"), "nothing is queue://"},
+			strings.HasPrefix(p.Dedup.Store, "dynamodb://"), "nothing here can be made"},
 		{"batch_size", p.to != nil, "only to takes several messages at once"},
+		{"linger", p.to != nil, "only to takes several messages at once"},
+		{"transform", p.to != nil, "it is for to"},
+		{"transform.topic", !queueAt(p.to), "to names the topic"},
 		{"dedup", p.Pattern == patternDedup, "pattern is not dedup"},
 		{"dedup.sum", p.Dedup.By != byBody, "with by: body two bodies never differ"},
 	} {
@@ -211,18 +211,43 @@ func (p *pipelineConfig) checkLoop(d *configReader) {
 		err = deliver.Run(ctx, probe{p}, ackwise.HandlerFunc(
 			func(context.Context, *ackwise.Delivery) error { return nil }), o)
 	}
+	faultsIn(d, &p.spot, "", err)
+}
+
+// checkTransform finds what is wrong with what changes on the way.
+func (p *pipelineConfig) checkTransform(d *configReader) {
+	faultsIn(d, &p.spot, "transform.", p.Transform.Validate())
+	picks := p.Transform.KeyField + p.Transform.KeyHeader
+	if picks != "" && p.Concurrency > 1 {
+		d.fault(p.at("concurrency"), "concurrency: with a new key (transform.key_field or "+
+			"key_header) it is 1: two messages of the new key may have different old ones, and "+
+			"would be published side by side; a batch is published at once all the same")
+	}
+}
+
+// transform is Transform for the system that to names.
+func (p *pipelineConfig) transform() relay.Transform {
+	t := p.Transform
+	if p.to.is("kafka://") {
+		t.HeaderPrefix = "ce_"
+	}
+	return t
+}
+
+// faultsIn notes invalid options at their words' lines.
+func faultsIn(d *configReader, s *spot, prefix string, err error) {
 	for _, one := range leaves(err) {
 		var invalid *ackwise.InvalidError
 		if !errors.As(one, &invalid) {
-			d.fault(p.line, "%v", one)
+			d.fault(s.line, "%v", one)
 			continue
 		}
 		words := strings.Split(invalid.Field, ".")
 		for i := range words {
 			words[i] = wordFor(words[i])
 		}
-		word := strings.Join(words, ".")
-		d.fault(p.at(word), "%s: %s: %s", word, invalid.Value, invalid.Reason)
+		word := prefix + strings.Join(words, ".")
+		d.fault(s.at(word), "%s: %s: %s", word, invalid.Value, invalid.Reason)
 	}
 }
 

@@ -93,7 +93,7 @@ func (d *configReader) read(data []byte) *config {
 	} else {
 		d.notYAML(err)
 	}
-	if len(d.faults) == 0 && len(c.Pipelines) == 0 {
+	if len(d.faults) == 0 && len(c.Pipelines)+len(c.Redrive) == 0 {
 		d.fault(1, "there is no pipeline; pipelines: is a list of them")
 	}
 	return c
@@ -130,31 +130,80 @@ func (d *configReader) fill(n *yaml.Node, v reflect.Value, path string) {
 	case reflect.Struct:
 		d.fillStruct(n, v, path)
 	case reflect.Slice:
-		d.fillPipelines(n, v, path)
+		if v.Type().Elem().Kind() == reflect.String {
+			d.fillTexts(n, v, path)
+			return
+		}
+		d.fillList(n, v, path)
+	case reflect.Map:
+		d.fillNamed(n, v, path)
 	default:
 		d.fillScalar(n, v, path)
 	}
 }
 
-func (d *configReader) fillPipelines(n *yaml.Node, v reflect.Value, path string) {
+// fillTexts sets a list of texts.
+func (d *configReader) fillTexts(n *yaml.Node, v reflect.Value, path string) {
+	if n.Kind != yaml.SequenceNode || len(n.Content) == 0 {
+		d.fault(n.Line, "%s: expected a list of texts, found %s", path, found(n))
+		return
+	}
+	v.Set(reflect.MakeSlice(v.Type(), len(n.Content), len(n.Content)))
+	for i, one := range n.Content {
+		d.fill(one, v.Index(i), path)
+	}
+}
+
+// fillNamed sets texts by name.
+func (d *configReader) fillNamed(n *yaml.Node, v reflect.Value, path string) {
+	if n.Kind != yaml.MappingNode || len(n.Content) == 0 {
+		d.fault(n.Line, "%s: expected names with texts, found %s", path, found(n))
+		return
+	}
+	v.Set(reflect.MakeMap(v.Type()))
+	for i := 0; i+1 < len(n.Content); i += 2 {
+		name := n.Content[i]
+		if name.Kind != yaml.ScalarNode || name.ShortTag() != "!!str" {
+			d.fault(name.Line, "%s: expected a name, found %s", path, found(name))
+			continue
+		}
+		at := reflect.ValueOf(name.Value)
+		if v.MapIndex(at).IsValid() {
+			d.fault(name.Line, "%s: %.40q is set twice", path, name.Value)
+		}
+		text := reflect.New(v.Type().Elem()).Elem()
+		d.fill(n.Content[i+1], text, path+"."+name.Value)
+		v.SetMapIndex(at, text)
+	}
+}
+
+// placed is a thing of which a file holds a list.
+type placed interface {
+	place(line int) map[string]int
+}
+
+func (d *configReader) fillList(n *yaml.Node, v reflect.Value, path string) {
 	if n.Kind != yaml.SequenceNode {
 		d.fault(n.Line, "%s: expected a list, found %s", path, found(n))
 		return
 	}
 	v.Set(reflect.MakeSlice(v.Type(), len(n.Content), len(n.Content)))
 	for i, one := range n.Content {
-		p := v.Index(i).Addr().Interface().(*pipelineConfig)
-		p.line, p.lines = one.Line, map[string]int{}
-		d.lines = p.lines
+		d.lines = v.Index(i).Addr().Interface().(placed).place(one.Line)
 		d.fill(one, v.Index(i), "")
 		d.lines = nil
 	}
 }
 
 func (d *configReader) fillStruct(n *yaml.Node, v reflect.Value, path string) {
-	where := cmp.Or(path, "a pipeline")
-	if v.Type() == reflect.TypeFor[config]() {
+	where := path
+	switch v.Type() {
+	case reflect.TypeFor[config]():
 		where = "the file"
+	case reflect.TypeFor[pipelineConfig]():
+		where = "a pipeline"
+	case reflect.TypeFor[redriveConfig]():
+		where = "a redrive"
 	}
 	if n.Kind != yaml.MappingNode {
 		d.fault(n.Line, "%s: expected words with values, found %s", where, found(n))

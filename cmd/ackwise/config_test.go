@@ -19,6 +19,7 @@ import (
 	"github.com/ackwise/ackwise/adapters/file"
 	"github.com/ackwise/ackwise/deliver"
 	"github.com/ackwise/ackwise/queue"
+	"github.com/ackwise/ackwise/relay"
 )
 
 var update = flag.Bool("update", false, "write docs/CONFIG.md anew")
@@ -59,7 +60,7 @@ func faultsOfForm() []faulty {
 			"f:1: not YAML: expected single document, found multiple"},
 		{"unknown words", "pipeline: 1\nxyzzy: 2\n", "f:1: unknown word \"pipeline\" in the file; " +
 			"did you mean \"pipelines\"?\n" +
-			"f:2: unknown word \"xyzzy\" in the file; the words are pipelines"},
+			"f:2: unknown word \"xyzzy\" in the file; the words are pipelines, redrive"},
 		{"near words", pipelineOf("form: x", "max-failures: 3", "Backoff: {fist: 1s}",
 			"backoff: {fist: 1s}"),
 			"f:3: unknown word \"form\" in a pipeline; did you mean \"from\"?\n" +
@@ -111,11 +112,10 @@ func faultsOfPipelines() []faulty {
 			"f:2: the pipeline has 0 of to, exec and pipe; it needs one"},
 		{"two targets", pipelineOf(lines, out, "exec: cat"),
 			"f:2: the pipeline has 2 of to, exec and pipe; it needs one"},
-		{"unknown endpoints", pipelineOf("from: fil://in", "to: kafka://broker/topic"),
-			"f:3: from: unknown endpoint \"fil://in\"; did you mean \"file://\"? the endpoints " +
-				"are -, file://PATH, queue://DIR/TOPIC[/SUBSCRIPTION]\n" +
-				"f:4: to: unknown endpoint \"kafka://broker/topic\"; the endpoints " +
-				"are -, file://PATH, queue://DIR/TOPIC[/SUBSCRIPTION]"},
+		{"unknown endpoints", pipelineOf("from: fil://in", "to: telegram://me:secret@broker/topic"),
+			"f:3: from: unknown endpoint \"fil://…\"; did you mean \"file://\"? the endpoints " +
+				"are FORMS\n" +
+				"f:4: to: unknown endpoint \"telegram://…\"; the endpoints are FORMS"},
 		{"endpoints that are not whole", pipelineOf("from: queue://d/t", "to: file://"),
 			"f:3: from: \"queue://d/t\" is not whole; here it is queue://DIR/TOPIC/SUBSCRIPTION\n" +
 				"f:4: to: \"file://\" names no file; it is file://PATH"},
@@ -124,8 +124,8 @@ func faultsOfPipelines() []faulty {
 				"digits, '.', '_' and '-' are allowed in a name; here it is " +
 				"queue://DIR/TOPIC/SUBSCRIPTION"},
 		{"no dead letters", pipelineOf(lines, out), "f:2: file://in keeps no dead letters: say " +
-			"where they go with dead: file://PATH or queue://DIR/TOPIC, or no_dead_letters: true " +
-			"to try such messages again for ever"},
+			"where they go with dead: file://PATH, queue://DIR/TOPIC or another sink, or " +
+			"no_dead_letters: true to try such messages again for ever"},
 		{"two kinds of them", pipelineOf("from: queue://d/t/s", out, "dead: file://d"),
 			"f:5: dead: the queue keeps the dead letters of queue://d/t/s itself; leave it out"},
 		{"onto itself", pipelineOf(lines, "to: file://./in", "no_dead_letters: true"),
@@ -137,7 +137,7 @@ func faultsOfPipelines() []faulty {
 		{"words without effect", pipelineOf("from: \"-\"", "exec: cat", "no_dead_letters: true",
 			"create: true", "subscription: {ordered: true}", "receiver: {name: x}",
 			"lines: {follow: true}", "batch_size: 3"),
-			"f:6: create has no effect: nothing is queue://\n" +
+			"f:6: create has no effect: nothing here can be made\n" +
 				"f:7: subscription has no effect: it is for from: queue:// with create: true\n" +
 				"f:8: receiver has no effect: from is not queue://\n" +
 				"f:9: lines.follow has no effect: from is not file://\n" +
@@ -158,6 +158,15 @@ func faultsOfPipelines() []faulty {
 	}
 }
 
+// forms are those of all endpoints.
+func forms() string {
+	var all []string
+	for _, s := range schemes() {
+		all = append(all, s.form)
+	}
+	return strings.Join(all, ", ")
+}
+
 func TestConfigFaults(t *testing.T) {
 	wd, err := os.Getwd()
 	if err != nil {
@@ -166,7 +175,7 @@ func TestConfigFaults(t *testing.T) {
 	for _, c := range faults() {
 		t.Run(c.name, func(t *testing.T) {
 			_, err := parseConfig("f", []byte(c.text))
-			want := strings.ReplaceAll(c.want, "WD", wd)
+			want := strings.ReplaceAll(strings.ReplaceAll(c.want, "WD", wd), "FORMS", forms())
 			if err == nil || err.Error() != want {
 				t.Errorf("got\n%v\nwant\n%s", err, want)
 			}
@@ -205,6 +214,14 @@ func sampleOf(t *testing.T, f field) (text string, want any) {
 		return "none", sumNone
 	case reflect.TypeFor[queue.OnDead]():
 		return "hold", queue.Hold
+	case reflect.TypeFor[relay.CloudEvents]():
+		return "structured", relay.Structured
+	case reflect.TypeFor[rate]():
+		return "17/m", rate{17, time.Minute}
+	case reflect.TypeFor[[]string]():
+		return "[a, b]", []string{"a", "b"}
+	case reflect.TypeFor[map[string]string]():
+		return "{a: b, c: d}", map[string]string{"a": "b", "c": "d"}
 	case reflect.TypeFor[file.Format]():
 		return "json", file.JSON
 	case reflect.TypeFor[file.OnBad]():
@@ -238,33 +255,36 @@ func TestConfigReachesEveryField(t *testing.T) {
 			}
 		}
 	}
-	leaves, structs := 0, map[reflect.Type]bool{}
+	leaves, structs, list := 0, map[reflect.Type]bool{}, "redrive"
 	var visit func(typ reflect.Type, path string, index []int)
 	visit = func(typ reflect.Type, path string, index []int) {
 		structs[typ] = true
 		for _, f := range fieldsOf(typ) {
 			words := strings.TrimPrefix(path+"."+f.word, ".")
 			at := slices.Concat(index, f.index)
-			if f.typ.Kind() == reflect.Struct && f.typ != reflect.TypeFor[queue.Start]() {
+			if hasWords(f.typ) {
 				visit(f.typ, words, at)
 				continue
 			}
 			leaves++
 			text, want := sampleOf(t, f)
 			d := &configReader{}
-			c := d.read([]byte(nested(words, text)))
+			c := d.read([]byte(nested(list, words, text)))
 			if len(d.faults) > 0 {
 				t.Errorf("%s: %v", words, d.faults)
 				continue
 			}
-			got := reflect.ValueOf(c.Pipelines[0]).FieldByIndex(at).Interface()
-			if got != want {
+			one := reflect.ValueOf(*c).FieldByName(strings.ToUpper(list[:1]) + list[1:]).Index(0)
+			if got := one.FieldByIndex(at).Interface(); !reflect.DeepEqual(got, want) {
 				t.Errorf("%s: %s sets %v, want %v", words, text, got, want)
 			}
 		}
 	}
+	visit(reflect.TypeFor[redriveConfig](), "", nil)
+	leaves, list = 0, "pipelines"
 	visit(reflect.TypeFor[pipelineConfig](), "", nil)
-	for _, typ := range []reflect.Type{reflect.TypeFor[deliver.Backoff](),
+	for _, typ := range []reflect.Type{reflect.TypeFor[relay.Transform](),
+		reflect.TypeFor[deliver.Backoff](),
 		reflect.TypeFor[deliver.RetryBudget](), reflect.TypeFor[deliver.Breaker](),
 		reflect.TypeFor[file.SourceOptions](), reflect.TypeFor[file.SinkOptions](),
 		reflect.TypeFor[queue.TopicOptions](), reflect.TypeFor[queue.SubscriptionOptions](),
@@ -279,9 +299,15 @@ func TestConfigReachesEveryField(t *testing.T) {
 	}
 }
 
-// nested is a file that sets one word.
-func nested(words, text string) string {
-	out, indent := "pipelines:\n  - ", "    "
+// hasWords reports whether a type is written as words with values.
+func hasWords(typ reflect.Type) bool {
+	_, special := specials()[typ]
+	return typ.Kind() == reflect.Struct && !special
+}
+
+// nested is a file that sets one word of the first of a list.
+func nested(list, words, text string) string {
+	out, indent := list+":\n  - ", "    "
 	parts := strings.Split(words, ".")
 	for i, p := range parts {
 		if i == len(parts)-1 {
@@ -339,60 +365,25 @@ func TestConfigDoc(t *testing.T) {
 	}
 }
 
-const configIntro = `# Pipelines in a file
-
-` + "`ackwise run FILE.yaml`" + ` runs the pipelines of a file side by side. Each has a source (` + "`from`" + `) and a target:
-a sink (` + "`to`" + `), one process a message (` + "`exec`" + `), or one long-lived process (` + "`pipe`" + `). The examples in
-[examples/pipelines](../examples/pipelines) run as they are.
-
-| endpoint | as ` + "`from`" + ` | as ` + "`to`" + ` | as ` + "`dead`" + ` |
-| --- | --- | --- | --- |
-| ` + "`file://PATH`" + ` | lines; the position is remembered in a file beside it | appends lines, synced | one line of JSON each |
-| ` + "`\"-\"`" + ` (in quotes) | lines of standard input; no position | standard output | not possible |
-| ` + "`queue://DIR/TOPIC/SUBSCRIPTION`" + ` | a subscription, with or without another owner of DIR | | |
-| ` + "`queue://DIR/TOPIC`" + ` | | a topic | a topic |
-
-Paths are taken literally and are relative to the working directory. Everything ends softly on SIGTERM and SIGINT,
-with exit code 0. A pipeline that cannot work ends all of them, with its name and exit code 1. With ` + "`--until-empty`" + `
-all end once every source is drained and everything is settled; exit code 4 then says that there were dead letters or
-skipped lines. Without it, a file that is not followed and standard input end their own pipeline. ` + "`--dry-run`" + ` checks the
-file and says what would run.
-
-**Order.** ` + "`to`" + ` publishes what is ready in one batch after the other, so that all messages keep their order as long as
-none fails; each key keeps it always. With ` + "`exec`" + ` and ` + "`pipe`" + `, and a higher ` + "`concurrency`" + `, only keys keep theirs. The default of
-` + "`concurrency`" + ` is 1 with ` + "`to`" + `, the number of CPUs with ` + "`exec`" + ` and 16 with ` + "`pipe`" + `.
-
-**Patterns.** A message may be delivered more than once, and its effect has to bear that. ` + "`pattern`" + ` says how:
-` + "`dedup`" + ` is carried out here, by claiming each message in a store before its handler is called; the other words say what the
-handler does itself. A conflict (the same ID with another body) becomes a dead letter; a store that is down or full lets
-messages wait, with backoff. ` + "`ackwise lint FILE.yaml`" + ` finds pipelines that say nothing and advises. Which pattern fits which
-effect: [guides/choose-a-pattern.md](guides/choose-a-pattern.md).
-
-**Lines.** The ID of a line is the file's absolute path and the line's offset, unless ` + "`id_field`" + ` names a field.
-A queue does not take the same ID twice within its window, so a file that is read again soon (its position file was
-removed) adds nothing, and one with other lines at the same offsets is refused message by message: give such lines IDs of
-their own. When the file was cut, replaced or rotated, ` + "`on_change`" + ` says what happens: ` + "`stop`" + ` ends with an error that says what
-was seen; ` + "`restart`" + ` reads the new file from its start, with IDs that name it as another. A file that is renamed while
-it is followed is read to its end first. From lines, a process that dies by a signal counts as a failure, since
-a file knows no sessions.
-
-A wrong file is refused with every fault at once, each with its line. Values that are left out have their defaults; 0 is
-not a way to say so. Durations are written as ` + "`500ms`, `5s`, `1h30m`" + `.
-`
-
-// configDoc writes the tables from the comments of the fields.
+// configDoc writes the tables from the comments of the fields, behind an introduction.
 func configDoc(t *testing.T) string {
 	t.Helper()
 	comments := map[string]string{}
 	for pkg, dir := range map[string]string{"main": ".", "deliver": "../../deliver",
-		"queue": "../../queue", "file": "../../adapters/file"} {
+		"queue": "../../queue", "file": "../../adapters/file", "relay": "../../relay"} {
 		readComments(t, pkg, dir, comments)
 	}
 	words := map[string]string{"StopAtBad": "stop", "SkipBad": "skip", "StopAtChange": "stop",
 		"Body": "body", "NoDedup": "none", "NoGrace": "none", "Unlimited": "unlimited",
-		"AtLeastOnce": "at-least-once", "Skip": "skip", "Hold": "hold"}
+		"AtLeastOnce": "at-least-once", "Skip": "skip", "Hold": "hold", "Binary": "binary",
+		"Structured": "structured"}
 	var b strings.Builder
-	b.WriteString(configIntro)
+	intro, err := os.ReadFile("testdata/config-intro.txt")
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.Write(intro)
+	told := map[reflect.Type]bool{}
 	var table func(typ reflect.Type, path, title string)
 	table = func(typ reflect.Type, path, title string) {
 		fmt.Fprintf(&b, "\n## %s\n\n| word | value | meaning |\n| --- | --- | --- |\n", title)
@@ -404,17 +395,23 @@ func configDoc(t *testing.T) string {
 			if text == "" {
 				t.Errorf("%s.%s has no comment", holder, name)
 			}
-			if f.typ.Kind() == reflect.Struct && f.typ != reflect.TypeFor[queue.Start]() {
+			if hasWords(f.typ) {
 				inner = append(inner, f)
 			}
 			fmt.Fprintf(&b, "| `%s` | %s | %s |\n", f.word, kindOf(f, path), inWords(text, own))
 		}
 		for _, f := range inner {
+			if told[f.typ] {
+				continue // the tables of a pipeline
+			}
+			told[f.typ] = f.typ == reflect.TypeFor[relay.Transform]() ||
+				f.typ == reflect.TypeFor[deliver.Backoff]()
 			table(f.typ, strings.TrimPrefix(path+"."+f.word, "."),
 				"`"+strings.TrimPrefix(path+"."+f.word, ".")+"`")
 		}
 	}
 	table(reflect.TypeFor[pipelineConfig](), "", "A pipeline")
+	table(reflect.TypeFor[redriveConfig](), "", "A redrive")
 	return b.String()
 }
 
@@ -451,7 +448,8 @@ func fieldName(typ reflect.Type, index []int) (holder, name string) {
 func kindOf(f field, path string) string {
 	kind := map[reflect.Kind]string{reflect.String: "text", reflect.Bool: "true or false",
 		reflect.Int: "whole number", reflect.Int64: "whole number", reflect.Float64: "number",
-		reflect.Struct: "words, below"}[f.typ.Kind()]
+		reflect.Struct: "words, below", reflect.Slice: "list of texts",
+		reflect.Map: "names with texts"}[f.typ.Kind()]
 	if s, ok := specials()[f.typ]; ok {
 		kind = s.expected
 	}

@@ -3,6 +3,8 @@ package main
 import (
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/ackwise/ackwise/deliver"
@@ -21,7 +23,8 @@ func (c *lintCmd) Help() string {
 		"effect bears a second delivery of a message: lint gives the advice of the page " +
 		"docs/guides/choose-a-pattern.md, and what the pipeline's own settings say. Exit code 3 " +
 		"where something was found, 0 where nothing was. --json prints a list of objects with " +
-		"file, line, pipeline, check (file or pattern), text, advice (texts) and suggest (patterns)."
+		"file, line, pipeline, check (file, pattern or dead), text, advice (texts) and suggest " +
+		"(patterns)."
 }
 
 // lintFinding is one thing that lint found.
@@ -29,7 +32,7 @@ type lintFinding struct {
 	File     string    `json:"file"`
 	Line     int       `json:"line"`
 	Pipeline string    `json:"pipeline,omitempty"`
-	Check    string    `json:"check"` // file: it cannot run; pattern: it is empty
+	Check    string    `json:"check"` // file: it cannot run; pattern: it is empty; dead: it expires
 	Text     string    `json:"text"`
 	Advice   []string  `json:"advice,omitempty"`
 	Suggest  []pattern `json:"suggest,omitempty"` // the likeliest first
@@ -65,7 +68,11 @@ func lint(path string) ([]lintFinding, error) {
 		return nil, err
 	}
 	for i := range cfg.Pipelines {
-		if p := &cfg.Pipelines[i]; p.Pattern == "" {
+		p := &cfg.Pipelines[i]
+		if f, ok := p.lintDead(path); ok && !cfg.redrives(p.Dead) {
+			found = append(found, f)
+		}
+		if p.Pattern == "" {
 			f := lintFinding{File: path, Line: p.line, Pipeline: p.Name, Check: "pattern",
 				Text: fmt.Sprintf("the pipeline %q does not say how its effect bears a second "+
 					"delivery: pattern is empty", p.Name)}
@@ -74,6 +81,29 @@ func lint(path string) ([]lintFinding, error) {
 		}
 	}
 	return found, nil
+}
+
+// lintDead finds a place for dead letters that lets them go by itself.
+func (p *pipelineConfig) lintDead(path string) (lintFinding, bool) {
+	if p.dead == nil || !p.dead.is("sqs://") {
+		return lintFinding{}, false
+	}
+	return lintFinding{File: path, Line: p.at("dead"), Pipeline: p.Name, Check: "dead",
+		Text: fmt.Sprintf("the pipeline %q keeps its dead letters in SQS, which deletes a message "+
+			"after the queue's retention, 14 days at the most, and tells nobody", p.Name),
+		Advice: []string{"set the queue's retention to 14 days, watch the age of its oldest message, " +
+			"and have ackwise redrive --once take them from there (a redrive of this file), or keep " +
+			"them in queue://"},
+	}, true
+}
+
+// redrives reports whether a redrive of the file takes letters from a place, whatever its options.
+func (c *config) redrives(place string) bool {
+	place, _, _ = strings.Cut(place, "?")
+	return slices.ContainsFunc(c.Redrive, func(r redriveConfig) bool {
+		from, _, _ := strings.Cut(r.From, "?")
+		return from == place
+	})
 }
 
 // choice is a line of the decision page.
@@ -132,6 +162,11 @@ func (p *pipelineConfig) advice() (advice []string, suggest []pattern) {
 			"say pattern: none"}, []pattern{patternNone}
 	case p.to != nil && p.to.is("queue://"):
 		advice, suggest = p.adviceForTopic()
+	case p.to != nil && p.to.remote != nil:
+		advice = []string{fmt.Sprintf("to: %s gets a message again, under its ID, where its answer "+
+			"was lost or this process ended before the ack: say pattern: none where those who read "+
+			"there tell repeats by the ID, else dedup", p.To)}
+		suggest = []pattern{patternNone, patternDedup}
 	case p.to != nil:
 		advice = []string{fmt.Sprintf("to: %s appends a line for each delivery, so a repeat is a "+
 			"second line: say pattern: dedup, or none where that is right", p.To)}

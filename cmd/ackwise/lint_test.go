@@ -123,3 +123,36 @@ func TestLintOfTheExamples(t *testing.T) {
 		}
 	}
 }
+
+// A place that lets dead letters go by itself is told, unless the file brings them back.
+func TestLintOfDeadLettersThatExpire(t *testing.T) {
+	const queue = "sqs://eu-central-1/dlq"
+	path := writeFile(t, "f.yaml", pipelineOf("from: \"-\"", "to: https://example.com/hook",
+		"dead: "+queue+"?calls=2", "pattern: none"))
+	r := run(t, "", "lint", "--json", path)
+	r.want(t, 3, "lint found 1 place")
+	found := decode[[]lintFinding](t, r.out)
+	if len(found) != 1 || found[0].Line != 5 || found[0].Check != "dead" ||
+		!strings.Contains(found[0].Text, "14 days") {
+		t.Errorf("got %+v", found)
+	}
+	text, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	path = writeFile(t, "f.yaml", string(text)+"redrive:\n  - name: back\n    from: "+queue+
+		"\n    to: https://example.com/hook\n")
+	if out := must(t, "", "lint", path); out != "nothing found\n" {
+		t.Errorf("lint prints %s", out)
+	}
+}
+
+func TestLintAdvisesOnOtherSystems(t *testing.T) {
+	path := writeFile(t, "f.yaml", pipelineOf("from: \"-\"", "to: https://example.com/hook",
+		"no_dead_letters: true"))
+	found := decode[[]lintFinding](t, run(t, "", "lint", "--json", path).out)
+	if len(found) != 1 || found[0].Suggest[0] != patternNone ||
+		!strings.Contains(found[0].Advice[0], "under its ID") {
+		t.Errorf("got %+v", found)
+	}
+}

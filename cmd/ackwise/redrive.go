@@ -29,19 +29,49 @@ func (c *deadChoice) check() error {
 }
 
 type redriveCmd struct {
-	dirFlag
+	Dir string `placeholder:"DIR" help:"The data directory."`
 	jsonFlag
-	Pipeline pipeline `arg:"" name:"topic/subscription" help:"Whose dead letters."`
+	Pipeline pipeline `arg:"" optional:"" name:"topic/subscription" help:"Whose dead letters."`
+	Once     string   `placeholder:"FILE.yaml" help:"Run the redrives of a file: until accepted or their deadline."`
 	deadChoice
 	Rate rate `placeholder:"N/s" help:"At most so many a second (also N/m, N/h). Default: all at once."`
 	Redo bool `help:"Order the effect again: consumers that deduplicate apply it once more."`
 }
 
+// Help is printed under the usage.
+func (c *redriveCmd) Help() string {
+	return "Without --once: dead letters of a directory go back to their subscription, all that are " +
+		"chosen, at once or at a rate. With --once FILE.yaml: each redrive of the file takes dead " +
+		"letters from a queue of another system or from a directory to any sink, until they are " +
+		"accepted or its deadline is over, and prints one line of JSON. A letter leaves its store " +
+		"after its target has accepted it. Exit code 0: empty, or all accepted; 4: some are left " +
+		"for the next run; 1: it could not work. Runs that overlap do no harm."
+}
+
 // Validate checks what the flags alone can tell.
-func (c *redriveCmd) Validate() error { return c.check() }
+func (c *redriveCmd) Validate() error {
+	if c.Once != "" {
+		// The directory may be set by the environment, which is for the other form.
+		if c.Pipeline != (pipeline{}) || c.All || len(c.IDs) > 0 || !c.empty() || c.Redo ||
+			c.Rate != (rate{}) || c.JSON {
+			return errors.New("--once stands alone or with --dry-run: the file says the rest")
+		}
+		return nil
+	}
+	switch {
+	case c.Dir == "":
+		return errors.New("missing flags: --dir=DIR (or --once=FILE.yaml)")
+	case c.Pipeline == (pipeline{}):
+		return errors.New("expected \"<topic/subscription>\" (or --once=FILE.yaml)")
+	}
+	return c.check()
+}
 
 // Run redrives.
 func (c *redriveCmd) Run(a *app) (err error) {
+	if c.Once != "" {
+		return c.once(a)
+	}
 	d, err := a.open(a.ctx, c.Dir, false)
 	if err != nil {
 		return err

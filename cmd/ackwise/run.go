@@ -17,6 +17,15 @@ type runCmd struct {
 	File       string `arg:"" help:"A YAML file of pipelines."`
 	UntilEmpty bool   `help:"End once every source is drained and all is settled."`
 	DryRun     bool   `help:"Check the file and say what would run."`
+	listenFlags
+}
+
+// Help is printed under the usage.
+func (c *runCmd) Help() string {
+	return "Runs until SIGTERM or SIGINT, then drains: nothing more is fetched, handlers end, all " +
+		"is settled. With --listen: /livez is 200 while the process runs; /readyz is 200 while every " +
+		"pipeline receives (or has ended), and 503 while sources are opened and while it drains; " +
+		"/metrics is for Prometheus. Without --insecure it listens on this machine only."
 }
 
 // Run runs the pipelines.
@@ -28,10 +37,11 @@ func (c *runCmd) Run(a *app) error {
 	if c.DryRun {
 		return cfg.describe(a)
 	}
-	r := &runner{a: a, untilEmpty: c.UntilEmpty,
-		log: slog.New(slog.NewTextHandler(a.err, &slog.HandlerOptions{Level: slog.LevelInfo})),
+	if len(cfg.Pipelines) == 0 {
+		return fmt.Errorf("%s: there is no pipeline; pipelines: is a list of them", c.File)
 	}
-	return r.run(cfg)
+	r := newRunner(a, c.UntilEmpty)
+	return r.closing(func() error { return r.run(cfg, c.listenFlags) })
 }
 
 // describe says what would run.
@@ -67,17 +77,26 @@ type runner struct {
 	log        *slog.Logger
 	untilEmpty bool
 
-	create map[string]bool // directories that may be made
-	dirs   map[string]*directory
-	files  map[string]*file.Sink
-	out    map[file.Format]*file.Sink
-	order  []func() error // what is to be closed, in reverse
-	flows  []*flow
+	create  map[string]bool // directories that may be made
+	dirs    map[string]*directory
+	files   map[string]*file.Sink
+	out     map[file.Format]*file.Sink
+	remotes map[string]ackwise.Sink // by address: they are shared
+	order   []func() error          // what is to be closed, in reverse
+	flows   []*flow
+	// metrics are what --listen shows; nil = nobody looks.
+	metrics *metrics
 }
 
-func (r *runner) run(c *config) (err error) {
-	r.create, r.dirs = map[string]bool{}, map[string]*directory{}
-	r.files, r.out = map[string]*file.Sink{}, map[file.Format]*file.Sink{}
+func newRunner(a *app, untilEmpty bool) *runner {
+	return &runner{a: a, untilEmpty: untilEmpty,
+		log:    slog.New(slog.NewTextHandler(a.err, &slog.HandlerOptions{Level: slog.LevelInfo})),
+		create: map[string]bool{}, dirs: map[string]*directory{}, files: map[string]*file.Sink{},
+		out: map[file.Format]*file.Sink{}, remotes: map[string]ackwise.Sink{}}
+}
+
+// closing closes what f has opened, in reverse.
+func (r *runner) closing(f func() error) (err error) {
 	defer func() {
 		for _, end := range slices.Backward(r.order) {
 			if e := end(); err == nil {
@@ -85,7 +104,20 @@ func (r *runner) run(c *config) (err error) {
 			}
 		}
 	}()
-	if err := r.open(c); err != nil {
+	return f()
+}
+
+func (r *runner) run(c *config, listen listenFlags) error {
+	if listen.Listen != "" {
+		r.metrics = newMetrics(versionOf().Version)
+	}
+	r.makeFlows(c)
+	if r.metrics != nil {
+		if _, err := r.listen(listen); err != nil {
+			return err
+		}
+	}
+	if err := r.open(); err != nil {
 		if r.a.ctx.Err() != nil && errors.Is(err, context.Canceled) {
 			return nil // stopped before it had begun
 		}
@@ -97,8 +129,8 @@ func (r *runner) run(c *config) (err error) {
 	return r.sum()
 }
 
-// open opens every pipeline, the sinks first: they make the topics that others read.
-func (r *runner) open(c *config) error {
+// makeFlows makes what runs, and notes which directories may be made.
+func (r *runner) makeFlows(c *config) {
 	for i := range c.Pipelines {
 		p := &c.Pipelines[i]
 		for _, e := range []*endpoint{&p.from, p.to, p.dead} {
@@ -109,8 +141,16 @@ func (r *runner) open(c *config) error {
 		if dir := p.store.dir; dir != "" {
 			r.create[dir] = r.create[dir] || p.Create
 		}
-		r.flows = append(r.flows, &flow{cfg: p, r: r})
+		f := &flow{cfg: p, r: r, done: make(chan struct{})}
+		if r.metrics != nil {
+			f.meter = newMeter(r.metrics, p.Name)
+		}
+		r.flows = append(r.flows, f)
 	}
+}
+
+// open opens every pipeline, the sinks first: they make the topics that others read.
+func (r *runner) open() error {
 	for _, step := range []func(*flow) error{(*flow).openSinks, (*flow).openStore,
 		(*flow).openSource} {
 		for _, f := range r.flows {
@@ -166,7 +206,6 @@ func (r *runner) runAll() error {
 	var wg, watch sync.WaitGroup
 	errs := make([]error, len(r.flows))
 	for i, f := range r.flows {
-		f.done = make(chan struct{})
 		wg.Go(func() { // ends with the pipeline
 			defer close(f.done)
 			errs[i] = f.run(ctx)
@@ -174,6 +213,9 @@ func (r *runner) runAll() error {
 				cancel()
 			}
 		})
+	}
+	if r.metrics != nil {
+		watch.Go(func() { r.lookAtLag(ctx) }) // ends with ctx
 	}
 	if r.untilEmpty {
 		watch.Go(func() { r.endWhenEmpty(ctx) }) // ends with ctx, or when all is empty
@@ -184,16 +226,48 @@ func (r *runner) runAll() error {
 	return errors.Join(errs...)
 }
 
+// lookAtLag shows, again and again, what can only be looked at.
+func (r *runner) lookAtLag(ctx context.Context) {
+	t := time.NewTicker(lookAtLag)
+	defer t.Stop()
+	for {
+		var wg sync.WaitGroup
+		for _, f := range r.flows {
+			wg.Go(func() { f.meter.look(ctx, f.in, r.a.now()) }) // ends with its patience
+		}
+		wg.Wait()
+		select {
+		case <-ctx.Done():
+			return
+		case <-t.C:
+		}
+	}
+}
+
 // endWhenEmpty ends the sources that do not end by themselves, once nothing can come any more.
 func (r *runner) endWhenEmpty(ctx context.Context) {
-	for _, f := range r.flows {
-		if f.in.books == nil {
-			select {
-			case <-f.done:
-			case <-ctx.Done():
-				return
+	ended := func(these func(*inlet) bool) bool {
+		for _, f := range r.flows {
+			if these(f.in) {
+				select {
+				case <-f.done:
+				case <-ctx.Done():
+					return false
+				}
 			}
 		}
+		return true
+	}
+	if !ended(func(in *inlet) bool { return in.books == nil && in.quiet == nil }) {
+		return
+	}
+	for _, f := range r.flows {
+		if f.in.quiet != nil {
+			close(f.in.quiet.armed)
+		}
+	}
+	if !ended(func(in *inlet) bool { return in.quiet != nil }) {
+		return
 	}
 	t := time.NewTicker(lookInterval)
 	defer t.Stop()

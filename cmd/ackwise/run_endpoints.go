@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/ackwise/ackwise"
 	"github.com/ackwise/ackwise/adapters/file"
@@ -22,16 +23,16 @@ type scheme struct {
 	sink   func(r *runner, p *pipelineConfig, e endpoint, o file.SinkOptions) (outlet, error)
 }
 
-// schemes is every kind of endpoint. A new system is one row here.
+// schemes is every kind of endpoint. A new system is one row in wire.go.
 func schemes() []scheme {
-	return []scheme{
+	return append([]scheme{
 		{prefix: "-", form: "-", parse: func(*endpoint) error { return nil },
 			source: openInput, sink: openOutput},
 		{prefix: "file://", form: "file://PATH", parse: parseFile,
 			source: openLines, sink: openFile},
 		{prefix: "queue://", form: "queue://DIR/TOPIC[/SUBSCRIPTION]", parse: parseQueue,
 			source: openQueue, sink: openTopic},
-	}
+	}, systems()...)
 }
 
 // endpoint is where messages come from or go to.
@@ -44,6 +45,7 @@ type endpoint struct {
 	path     string   // file://: absolute
 	dir      string   // queue://: absolute
 	pipeline pipeline // queue://: the topic, and the subscription of a source
+	remote   *remote  // a system of wire.go, else nil
 }
 
 func (e endpoint) is(prefix string) bool { return e.scheme.prefix == prefix }
@@ -59,13 +61,14 @@ func parseEndpoint(text string, from bool) (endpoint, error) {
 		}
 		forms, prefixes = append(forms, s.form), append(prefixes, s.prefix)
 	}
-	near := ""
+	near, shown := "", fmt.Sprintf("%.40q", text)
 	if name, _, ok := strings.Cut(text, "://"); ok && len(name) < 40 {
 		if n := nearestWord(name+"://", prefixes); n != "" && n != "-" {
 			near = fmt.Sprintf("did you mean %q? ", n)
 		}
+		shown = fmt.Sprintf("%q", name+"://…") // what follows may hold a password
 	}
-	return e, fmt.Errorf("unknown endpoint %.80q; %sthe endpoints are %s", text, near,
+	return e, fmt.Errorf("unknown endpoint %s; %sthe endpoints are %s", shown, near,
 		strings.Join(forms, ", "))
 }
 
@@ -118,6 +121,10 @@ type inlet struct {
 	end func()
 	// held tells how much is handed out.
 	held func() int
+	// quiet ends a source of another system; nil = there is none, or it is not to end.
+	quiet *quietSource
+	// lag tells how far behind it is; nil = it does not say.
+	lag lagging
 }
 
 // outlet is an open sink and the topic that is published to; "" = each message's own.
@@ -190,9 +197,30 @@ func openQueue(r *runner, f *flow) (*inlet, error) {
 		return nil, err
 	}
 	return &inlet{source: s, wrap: s.Handler, end: s.End, held: s.Held,
+		lag: queueLag{d, e.pipeline},
 		books: func(ctx context.Context) (queue.Books, error) {
 			return subscriptionBooks(ctx, d, e.pipeline)
 		}}, nil
+}
+
+// queueLag is how far a subscription is behind its topic.
+type queueLag struct {
+	d places
+	p pipeline
+}
+
+// Lag returns what waits, and since when the oldest of it does.
+func (l queueLag) Lag(ctx context.Context) (int64, time.Time, error) {
+	subs, err := l.d.Subscriptions(ctx, l.p.topic)
+	if err != nil {
+		return -1, time.Time{}, err
+	}
+	for _, s := range subs {
+		if s.Name == l.p.sub {
+			return s.Books.Waiting(), s.OldestWaiting, nil
+		}
+	}
+	return -1, time.Time{}, &ackwise.NotFoundError{Kind: "subscription", Name: l.p.String()}
 }
 
 // sameSubscription refuses a promise that the existing subscription does not keep.

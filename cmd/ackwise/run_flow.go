@@ -24,6 +24,8 @@ type flow struct {
 	dead atomic.Int64
 	done chan struct{} // closed when it has ended
 
+	meter       *meter      // nil = nobody looks
+	receiving   atomic.Bool // its source was asked for messages
 	deadLetters deliver.DeadLetters
 	store       idempotency.Store // of pattern dedup, else nil
 	exec        *process.ExecHandler
@@ -62,7 +64,27 @@ func (f *flow) openSource() (err error) {
 		return err
 	}
 	f.r.order = append(f.r.order, f.in.source.Close)
+	if f.meter != nil {
+		f.in.source = &meteredSource{f.in.source, f.meter, func() {
+			if !f.receiving.Swap(true) {
+				f.meter.m.receiving.WithLabelValues(f.cfg.Name).Set(1)
+			}
+		}}
+	}
 	return nil
+}
+
+// phase is where a pipeline is.
+func (f *flow) phase() string {
+	select {
+	case <-f.done:
+		return "ended"
+	default:
+	}
+	if f.receiving.Load() {
+		return "receiving"
+	}
+	return "opening"
 }
 
 // openStore opens what pattern dedup remembers in.
@@ -89,6 +111,9 @@ func (f *flow) lineOptions() file.SourceOptions {
 	o.Topic, o.Pipeline = f.cfg.Name, f.cfg.Name
 	o.Bad = func(line int, err error) {
 		f.skipped.Add(1)
+		if f.meter != nil {
+			f.meter.m.skipped.WithLabelValues(f.cfg.Name).Inc()
+		}
 		f.r.log.Warn("bad line is skipped", "pipeline", f.cfg.Name, "line", line, "error", err)
 	}
 	o.Report = func(text string) { f.r.log.Warn(text, "pipeline", f.cfg.Name) }
@@ -126,6 +151,10 @@ func (f *flow) options() deliver.Options {
 
 // observe counts. It is called from one goroutine at a time.
 func (f *flow) observe(e ackwise.Event) {
+	if f.meter != nil {
+		features := f.in.source.Features()
+		f.meter.see(e, features.HandOuts && !features.Counts)
+	}
 	switch {
 	case e.Kind == "dead":
 		f.dead.Add(1)
@@ -205,7 +234,7 @@ func (f *flow) closeHandler() error {
 func (f *flow) deliver(ctx context.Context) error {
 	if f.cfg.To != "" {
 		h := relay.BatchHandler(f.out.sink, relay.Options{Topic: f.out.topic,
-			Closed: func(err error) { f.cancel(err) }})
+			Transform: f.cfg.transform(), Closed: func(err error) { f.cancel(err) }})
 		if f.store != nil {
 			var err error
 			if h, err = idempotency.DedupBatch(ctx, f.store, h, f.cfg.dedupOptions(f.r.log)); err != nil {

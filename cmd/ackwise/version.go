@@ -16,8 +16,8 @@ type buildVersion struct {
 	Go       string `json:"go"`
 }
 
-// Run prints the version.
-func (c *versionCmd) Run(a *app) error {
+// versionOf reads what the build says.
+func versionOf() buildVersion {
 	v := buildVersion{Version: "unknown"}
 	if info, ok := debug.ReadBuildInfo(); ok {
 		v.Version, v.Go = info.Main.Version, info.GoVersion
@@ -32,6 +32,12 @@ func (c *versionCmd) Run(a *app) error {
 			}
 		}
 	}
+	return v
+}
+
+// Run prints the version.
+func (c *versionCmd) Run(a *app) error {
+	v := versionOf()
 	if c.JSON {
 		return writeJSON(a.out, v)
 	}

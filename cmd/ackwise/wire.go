@@ -15,8 +15,14 @@ import (
 	"github.com/redis/go-redis/v9/logging"
 
 	"github.com/ackwise/ackwise/adapters/aws/ddbstore"
+	"github.com/ackwise/ackwise/adapters/aws/dynamostreams"
+	"github.com/ackwise/ackwise/adapters/aws/sns"
+	"github.com/ackwise/ackwise/adapters/aws/sqs"
+	"github.com/ackwise/ackwise/adapters/kafka"
+	"github.com/ackwise/ackwise/adapters/nakadi"
 	"github.com/ackwise/ackwise/adapters/postgres/pgstore"
 	"github.com/ackwise/ackwise/adapters/redis/redisstore"
+	"github.com/ackwise/ackwise/adapters/webhook"
 	"github.com/ackwise/ackwise/client"
 	"github.com/ackwise/ackwise/idempotency"
 	"github.com/ackwise/ackwise/idempotency/memstore"
@@ -47,6 +53,37 @@ func (d *directory) session(ctx context.Context, p pipeline, o queue.ReceiverOpt
 		return nil, err
 	}
 	return r, nil
+}
+
+// systems are the endpoints that adapters bring. A new system is one row here.
+func systems() []scheme {
+	hook := adapter(webhook.ParseSink, webhook.OpenSink, nil)
+	return []scheme{
+		system("kafka://", "kafka://HOST[,HOST]/TOPIC",
+			adapter(kafka.ParseSource, kafka.OpenSource,
+				func(o *kafka.SourceOptions, w opening) { o.Create = o.Create || w.create }),
+			adapter(kafka.ParseSink, kafka.OpenSink,
+				func(o *kafka.SinkOptions, w opening) { o.Create = o.Create || w.create })),
+		system("sqs://", "sqs://REGION/QUEUE",
+			adapter(sqs.ParseSource, sqs.OpenSource,
+				func(o *sqs.SourceOptions, w opening) { o.Create = o.Create || w.create }),
+			adapter(sqs.ParseSink, sqs.OpenSink,
+				func(o *sqs.SinkOptions, w opening) { o.Create = o.Create || w.create })),
+		system("sns://", "sns://REGION/TOPIC", nil,
+			adapter(sns.ParseSink, sns.OpenSink,
+				func(o *sns.SinkOptions, w opening) { o.Create = o.Create || w.create })),
+		system("dynamodb-streams://", "dynamodb-streams://REGION/TABLE",
+			adapter(dynamostreams.ParseSource, dynamostreams.OpenSource,
+				func(o *dynamostreams.SourceOptions, w opening) {
+					o.Create, o.Logger = o.Create || w.create, w.log
+				}), nil),
+		system("nakadi://", "nakadi://HOST/EVENT-TYPE",
+			adapter(nakadi.ParseSource, nakadi.OpenSource,
+				func(o *nakadi.SourceOptions, w opening) { o.Create = o.Create || w.create }),
+			adapter(nakadi.ParseSink, nakadi.OpenSink, nil)),
+		system("https://", "https://HOST/PATH", nil, hook),
+		system("http://", "http://HOST/PATH", nil, hook),
+	}
 }
 
 // storePatience is how long a server may take to answer at the start.

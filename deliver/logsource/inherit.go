@@ -36,8 +36,12 @@ func inherit(c *Change, self uint64) (inheritance, error) {
 	if n.open && c.End != "" {
 		h.blind, h.open = max(h.blind, c.End), false
 	}
+	if c.Partial {
+		h.blind, h.open = max(h.blind, c.End), h.open || c.End == ""
+	}
 	for i := range h.entries {
 		h.entries[i].takeOver(n, self)
+		h.entries[i].wait = max(0, h.entries[i].wait-c.NoteAge)
 	}
 	if n.base > c.Position {
 		h.replayed = n.base

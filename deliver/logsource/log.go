@@ -68,6 +68,12 @@ type Change struct {
 	// what an earlier owner can have handed out where there is a Position but no readable Note;
 	// empty means not known, and such hand-outs then stay CauseUnknown.
 	End ackwise.Position
+	// With Assigned: Note is this process's own and says nothing of other members' hand-outs, since
+	// the place has no room for notes. What it does not name is CauseUnknown up to End.
+	Partial bool
+	// With Assigned: how long ago Note was written; a delay that it tells is shorter by that. Where
+	// it is zero, each owner begins a delay anew.
+	NoteAge time.Duration
 
 	// With Revoked: by when Release has to come. The adapter keeps back what a write takes.
 	Deadline time.Time
@@ -84,6 +90,7 @@ type Record struct {
 	// Message has an ID that is the same at every read. Where ID is empty the source makes it from
 	// Topic, partition and position.
 	Message ackwise.Message
+	Epoch   int // becomes Delivery.Epoch
 }
 
 // Mark is how far a partition is settled, and the note to be kept with it.

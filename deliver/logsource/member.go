@@ -17,6 +17,7 @@ type member struct {
 	epochs   uint64
 	turn     int // where the next Receive begins, so that no partition starves
 	inFlight int
+	exact    bool                // see partition.exact
 	alone    *msg                // a suspect in flight: nothing is handed out beside it
 	ghosts   map[token]time.Time // lost hand-outs whose handlers may run on, and until when
 	settled  memory
@@ -53,6 +54,7 @@ func (c *member) apply(ch *Change, now time.Time) error {
 		}
 		c.epochs++
 		p, err := newPartition(ch, c.epochs, &c.opts)
+		p.exact = c.exact
 		c.parts = append(c.parts, p)
 		c.observe("assigned", p.name, now, nil)
 		if err != nil {
@@ -142,9 +144,10 @@ func (c *member) take(most int, now time.Time) []claim {
 		}
 		idle = 0
 		claims = append(claims, claim{p, m})
-		c.inFlight++
 	}
+	c.inFlight += len(claims)
 	for _, p := range c.parts {
+		p.endTake()
 		if full := p.full(); full != p.noteFull {
 			p.noteFull = full
 			if full {
@@ -247,6 +250,10 @@ func (c *member) settle(s *ackwise.Settlement, now time.Time) (
 	case s.Outcome == ackwise.OutcomeExtend:
 		return ackwise.SettleResult{}, nil // a hand-out lasts until it is settled
 	}
+	if final := s.Outcome == ackwise.OutcomeAck || s.Outcome == ackwise.OutcomeDead ||
+		s.Outcome == ackwise.OutcomeDrop; final && m.behind() {
+		return ackwise.SettleResult{Err: ackwise.ErrRunOrder}, nil
+	}
 	p.settle(m, s, now)
 	c.ended(m)
 	c.settled.put(t, s.Outcome)
@@ -281,7 +288,9 @@ func (c *member) marks(now time.Time) ([]Mark, []write) {
 		}
 		n := p.snapshot(total, final, now)
 		data, size := n.encode(c.opts.NoteBytes)
-		p.noteSize = size
+		if p.noteSize = size; p.exact {
+			p.noteSize = len(data)
+		}
 		marks = append(marks, Mark{Partition: p.name, Position: n.base, Note: data})
 		writes = append(writes, write{p: p, version: p.version, sole: n.sole,
 			ceiling: ceiling, final: final})

@@ -2,6 +2,7 @@ package logsource
 
 import (
 	"container/heap"
+	"slices"
 	"time"
 
 	"github.com/ackwise/ackwise"
@@ -11,16 +12,18 @@ import (
 type msgState uint8
 
 const (
-	waiting msgState = iota // behind another of its key
-	ready                   // at the head of its lane, due
-	delayed                 // at the head of its lane, not due
-	held                    // handed out
+	waiting   msgState = iota // behind another of its key
+	ready                     // at the head of its lane, due
+	delayed                   // at the head of its lane, not due
+	held                      // handed out
+	following                 // during a take: behind one of its key that the take hands out
 )
 
 // msg is one unsettled message of a window.
 type msg struct {
 	ord     uint64
 	message ackwise.Message
+	epoch   int
 	state   msgState
 	entry             // what the note keeps of it; cause is the next hand-out's, or this one's
 	due     time.Time // while delayed
@@ -39,8 +42,17 @@ type handOut struct {
 // noted reports whether the note has to name the message.
 func (m *msg) noted() bool { return m.counts.HandOuts > 0 || m.suspect }
 
-// lane is a key's queue: only its first message can be handed out.
-type lane struct{ queue []*msg }
+// plain reports whether the message was handed out once and nothing else happened to it.
+func (m *msg) plain() bool {
+	return m.counts == ackwise.Counts{HandOuts: 1} && m.cause == ackwise.CauseFirst && !m.suspect
+}
+
+// lane is a key's queue. Its first messages can be handed out together, as an in-order run; nothing
+// more of it is, until all of them are settled or have come back.
+type lane struct {
+	queue []*msg
+	taken int // how many from the front the latest take has handed out
+}
 
 // partition is the state of one partition that this member has. It is pure: it does no I/O and
 // gets the time as an argument.
@@ -55,19 +67,22 @@ type partition struct {
 	epoch uint64 // number of this assignment, unique in the source
 	opts  *Options
 
-	tracker  tracker
-	msgs     map[uint64]*msg  // unsettled, by ordinal
-	lanes    map[string]*lane // keys with unsettled messages
-	fresh    ordHeap          // ready, not named by the note
-	again    ordHeap          // ready, named by the note
-	suspects ordHeap          // ready and suspect
-	delayed  dueHeap
-	past     inheritance
-	lastRead ackwise.Position
-	bytes    int // of msgs
-	inFlight int
+	tracker   tracker
+	msgs      map[uint64]*msg  // unsettled, by ordinal
+	lanes     map[string]*lane // keys with unsettled messages
+	fresh     ordHeap          // ready or following, not named by the note
+	again     ordHeap          // ready, named by the note
+	suspects  ordHeap          // ready and suspect
+	delayed   dueHeap
+	past      inheritance
+	lastRead  ackwise.Position
+	following int // of fresh
+	bytes     int // of msgs
+	inFlight  int
 	// noteSize is what the note's entries take: measured at the last snapshot, estimated since.
+	// With exact it is what the whole note takes.
 	noteSize int
+	exact    bool // what was settled out of order must stay in the note, see Source.Transact
 	noteFull bool // reported, and still so
 
 	version   uint64 // grows with whatever the note should tell
@@ -120,7 +135,7 @@ func (p *partition) add(r *Record, now time.Time) {
 	if settled {
 		return
 	}
-	m := &msg{ord: ord, message: r.Message, entry: e}
+	m := &msg{ord: ord, message: r.Message, epoch: r.Epoch, entry: e}
 	if m.message.ID == "" {
 		m.message.ID = m.message.Topic + "/" + p.name + "/" + string(r.Position)
 	}
@@ -197,8 +212,57 @@ func (p *partition) next(suspect bool, now time.Time) *msg {
 		return nil
 	}
 	m := heap.Pop(h).(*msg)
+	if m.state == following {
+		p.following--
+	}
+	fresh := !m.noted()
+	p.hold(m, now)
+	if fresh {
+		p.follow(m, now)
+	}
+	return m
+}
+
+// follow lets the message behind m in its lane be taken too, in its turn, before the take ends, so
+// that the two are one run. What the note names already is handed out by itself.
+func (p *partition) follow(m *msg, now time.Time) {
+	a := m.lane
+	if a == nil {
+		return
+	}
+	if a.taken++; a.queue[0] == m {
+		a.taken = 1
+	}
+	if a.taken == len(a.queue) {
+		return
+	}
+	if next := a.queue[a.taken]; next.state == waiting && !next.noted() && !next.due.After(now) {
+		next.state = following
+		heap.Push(&p.fresh, next)
+		p.following++
+	}
+}
+
+// endTake lets those wait again that could have been taken and were not.
+func (p *partition) endTake() {
+	if p.following == 0 {
+		return
+	}
+	p.fresh = slices.DeleteFunc(p.fresh, func(m *msg) bool {
+		if m.state != following {
+			return false
+		}
+		m.state = waiting
+		return true
+	})
+	heap.Init(&p.fresh)
+	p.following = 0
+}
+
+// hold makes a hand-out of m.
+func (p *partition) hold(m *msg, now time.Time) {
 	if !m.noted() {
-		p.noteSize += cost(m)
+		p.noteSize += p.cost(m)
 	}
 	p.tracker.touch(m.ord)
 	m.state, m.out = held, true
@@ -206,18 +270,40 @@ func (p *partition) next(suspect bool, now time.Time) *msg {
 	m.handed = &handOut{delivery: p.delivery(m), at: now}
 	p.inFlight++
 	p.version++
-	return m
 }
 
-// room reports whether there is a fresh message and the note can name it. A quarter of the note is
-// kept for counts that grow.
+// room reports whether there is a fresh message and the note can name it.
 func (p *partition) room() bool {
-	return len(p.fresh) > 0 &&
-		(p.noteSize == 0 || p.noteSize+cost(p.fresh[0]) <= p.opts.NoteBytes*3/4)
+	return len(p.fresh) > 0 && (p.inFlight == 0 && len(p.tracker.touched()) == 0 ||
+		p.noteSize == 0 || p.fits(p.fresh[0]))
 }
 
-// cost is what a first hand-out takes in the note at most.
-func cost(m *msg) int { return len(m.pos) + 2 }
+// fits reports whether the note has room for a first hand-out of m. A quarter of the note is kept
+// for counts that grow; with exact half of it, for entries that become spans too.
+func (p *partition) fits(m *msg) bool {
+	limit := p.opts.NoteBytes * 3 / 4
+	if p.exact {
+		limit = p.opts.NoteBytes / 2
+	}
+	return p.noteSize+p.cost(m) <= limit
+}
+
+// cost is what a first hand-out takes in the note at most: what its position does not have in
+// common with all others of the window, its length, and flags.
+func (p *partition) cost(m *msg) int {
+	if p.opts.Journal == JournalCeiling {
+		return 0 // it is not named, see snapshot
+	}
+	low, last := p.tracker.low, p.lastRead
+	if len(low) != len(m.pos) || len(last) != len(m.pos) {
+		return len(m.pos) + 2
+	}
+	n := 0
+	for n < len(low) && low[n] == last[n] {
+		n++
+	}
+	return len(m.pos) - n + 2
+}
 
 // full reports whether fresh messages wait for room in the note.
 func (p *partition) full() bool { return !p.leaving && len(p.fresh) > 0 && !p.room() }
@@ -225,7 +311,7 @@ func (p *partition) full() bool { return !p.leaving && len(p.fresh) > 0 && !p.ro
 func (p *partition) delivery(m *msg) *ackwise.Delivery {
 	return &ackwise.Delivery{
 		Message: m.message, Attempt: m.counts.HandOuts, Counts: m.counts, Cause: m.cause,
-		History: m.history, Partition: p.name, Position: m.pos, Suspect: m.suspect,
+		History: m.history, Partition: p.name, Position: m.pos, Suspect: m.suspect, Epoch: m.epoch,
 		Token: token{p.opts.Owner, p.epoch, m.ord, uint64(m.counts.HandOuts)}.encode(),
 	}
 }
@@ -240,8 +326,15 @@ func (p *partition) requeue(m *msg, now time.Time) {
 	m.handed, m.out = nil, false
 	p.inFlight--
 	p.version++
+	if m.behind() {
+		m.state = waiting // the rest of a run waits for its first
+		return
+	}
 	p.enqueue(m, now)
 }
+
+// behind reports whether an earlier message of m's key is not settled.
+func (m *msg) behind() bool { return m.lane != nil && m.lane.queue[0] != m }
 
 // settle ends the hand-out of m.
 func (p *partition) settle(m *msg, s *ackwise.Settlement, now time.Time) {
@@ -295,7 +388,9 @@ func (p *partition) finish(m *msg, now time.Time) {
 		delete(p.lanes, m.message.Key)
 		return
 	}
-	p.enqueue(m.lane.queue[0], now)
+	if head := m.lane.queue[0]; head.state == waiting {
+		p.enqueue(head, now)
+	}
 }
 
 // window is how many messages were read and are above the position.
@@ -315,6 +410,9 @@ func (p *partition) snapshot(total int, final bool, now time.Time) *note {
 	}
 	for ord := range p.tracker.open {
 		if m := p.msgs[ord]; m.noted() {
+			if n.ceiling && !final && m.plain() {
+				continue // blind says as much of it
+			}
 			e := m.entry
 			if m.due.After(now) {
 				e.wait = m.due.Sub(now)

@@ -28,15 +28,16 @@ const (
 // partition, while its note says that it holds a single message, for that charges the message by
 // design: nobody can tell it from a message that killed its process.
 type world struct {
-	t       *testing.T
-	rnd     *rand.Rand
-	now     time.Time
-	opts    Options
-	owners  uint64
-	parts   []*simPart
-	members []*simMember
-	fired   map[string]int
-	causes  map[ackwise.Cause]int
+	t        *testing.T
+	rnd      *rand.Rand
+	now      time.Time
+	opts     Options
+	owners   uint64
+	parts    []*simPart
+	members  []*simMember
+	receives int
+	fired    map[string]int
+	causes   map[ackwise.Cause]int
 }
 
 type simPart struct {
@@ -69,8 +70,9 @@ type simMember struct {
 }
 
 type simHeld struct {
-	d   *ackwise.Delivery
-	msg *simMsg
+	d       *ackwise.Delivery
+	msg     *simMsg
+	receive int // number of the Receive that handed it out
 }
 
 func newWorld(t *testing.T, seed uint64) *world {
@@ -200,6 +202,7 @@ func (w *world) accept(p *simPart, mark *Mark) {
 
 // receive claims, writes and hands out, with a fault in between now and then.
 func (w *world) receive(sm *simMember, calm bool) {
+	w.receives++
 	claims := sm.m.take(1+w.rnd.IntN(6), w.now)
 	if len(claims) == 0 {
 		return
@@ -243,11 +246,11 @@ func (w *world) handedOut(sm *simMember, d *ackwise.Delivery) {
 		}
 		w.fired["handed out by a former owner"]++
 		m.handOuts++
-		sm.held = append(sm.held, &simHeld{d, m})
+		sm.held = append(sm.held, &simHeld{d, m, w.receives})
 		return
 	}
 	for _, o := range m.part.msgs[:m.idx] {
-		if m.key != "" && o.key == m.key && !o.done {
+		if m.key != "" && o.key == m.key && !o.done && !w.together(sm, o) {
 			w.t.Fatalf("key %s: %s handed out before %s is settled", m.key, m.pos, o.pos)
 		}
 	}
@@ -257,7 +260,12 @@ func (w *world) handedOut(sm *simMember, d *ackwise.Delivery) {
 			continue
 		}
 		alone = alone || h.d.Suspect
-		if h.msg == m || m.key != "" && h.msg.key == m.key && h.msg.part == m.part {
+		same := m.key != "" && h.msg.key == m.key && h.msg.part == m.part
+		if same && h.receive == w.receives && h.msg.idx < m.idx {
+			w.fired["run"]++
+			same = false
+		}
+		if h.msg == m || same {
 			w.t.Fatalf("key %q in flight twice: %s and %s", m.key, h.msg.pos, m.pos)
 		}
 		if alone {
@@ -276,7 +284,33 @@ func (w *world) handedOut(sm *simMember, d *ackwise.Delivery) {
 	}
 	m.handOuts++
 	w.causes[d.Cause]++
-	sm.held = append(sm.held, &simHeld{d, m})
+	sm.held = append(sm.held, &simHeld{d, m, w.receives})
+}
+
+// together reports whether a message was handed out by the same Receive.
+func (w *world) together(sm *simMember, m *simMsg) bool {
+	return slices.ContainsFunc(sm.held, func(h *simHeld) bool {
+		return h.msg == m && h.receive == w.receives && !closed(h.d.Lost())
+	})
+}
+
+// first returns the index in held of the earliest hand-out of the run that the i-th one is in.
+func (sm *simMember) first(i int) int {
+	for j, h := range sm.held {
+		if h.behind(sm.held[i]) < 0 {
+			i = j
+		}
+	}
+	return i
+}
+
+// behind returns how far h comes behind another hand-out of its run; 0 = it is no such.
+func (h *simHeld) behind(o *simHeld) int {
+	if h.msg.key == "" || h.msg.key != o.msg.key || h.msg.part != o.msg.part ||
+		h.receive != o.receive || closed(h.d.Lost()) != closed(o.d.Lost()) {
+		return 0
+	}
+	return h.msg.idx - o.msg.idx
 }
 
 func closed(ch <-chan struct{}) bool {
@@ -294,6 +328,16 @@ func (w *world) handle(sm *simMember, calm bool) {
 		return
 	}
 	i := w.rnd.IntN(len(sm.held))
+	if k := sm.first(i); k != i {
+		if !closed(sm.held[i].d.Lost()) && w.rnd.IntN(4) == 0 {
+			w.fired["acked before its run"]++
+			s := ackwise.Settlement{Token: sm.held[i].d.Token}
+			if r, _ := sm.m.settle(&s, w.now); !errors.Is(r.Err, ackwise.ErrRunOrder) {
+				w.t.Fatalf("acked before an earlier one of its run: %+v", r)
+			}
+		}
+		i = k
+	}
 	h := sm.held[i]
 	s := ackwise.Settlement{Token: h.d.Token}
 	switch m := h.msg; {
@@ -321,6 +365,16 @@ func (w *world) handle(sm *simMember, calm bool) {
 	}
 	sm.held = slices.Delete(sm.held, i, i+1)
 	w.settle(sm, h, s, calm)
+	if s.Outcome == ackwise.OutcomeAck || s.Outcome == ackwise.OutcomeDead {
+		return
+	}
+	// The rest of the run is given back, as the loop does.
+	for _, o := range slices.Clone(sm.held) {
+		if o.behind(h) > 0 {
+			sm.held = slices.DeleteFunc(sm.held, func(x *simHeld) bool { return x == o })
+			w.settle(sm, o, ackwise.Settlement{Token: o.d.Token, Outcome: ackwise.OutcomeRelease}, calm)
+		}
+	}
 }
 
 func (w *world) settle(sm *simMember, h *simHeld, s ackwise.Settlement, calm bool) {
@@ -497,7 +551,8 @@ func TestSimulation(t *testing.T) {
 	}
 	for _, name := range []string{"window full", "fenced", "write failed", "revoked", "seized",
 		"killed before the hand-out", "killed by a message", "killed from outside",
-		"released on revocation", "settled too late", "handed out by a former owner"} {
+		"released on revocation", "settled too late", "handed out by a former owner", "run",
+		"acked before its run"} {
 		if fired[name] == 0 {
 			t.Errorf("the fault %q never fired", name)
 		}

@@ -21,6 +21,8 @@ type Source struct {
 	reader sync.WaitGroup
 	writer sync.WaitGroup
 	kick   chan struct{} // one place: the writer looks again
+	// writing holds one token: whoever has it writes, the writer or a Transact. Taken before mu.
+	writing chan struct{}
 
 	pauseMu sync.Mutex // guards the order of Log.Pause calls; taken before mu
 	seenMu  sync.Mutex // guards the order of Observe calls; taken before mu
@@ -43,7 +45,8 @@ func New(log Log, o Options) (*Source, error) {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	s := &Source{log: log, opts: o, cancel: cancel, kick: make(chan struct{}, 1),
-		member: newMember(o), changed: make(chan struct{})}
+		writing: make(chan struct{}, 1), member: newMember(o), changed: make(chan struct{})}
+	s.writing <- struct{}{}
 	s.reader.Go(func() { s.read(ctx) })  // until Close cancels ctx, or a final error
 	s.writer.Go(func() { s.write(ctx) }) // until Close cancels ctx, and after its last round
 	return s, nil
@@ -53,7 +56,7 @@ func New(log Log, o Options) (*Source, error) {
 // of its own, holds retries in place, and counts across owners through its notes.
 func (s *Source) Features() ackwise.Features {
 	return ackwise.Features{Order: ackwise.OrderKey, Extend: true, MaxNackDelay: s.opts.MaxDelay,
-		Counts: true, Causes: true}
+		Counts: true, Causes: true, KeyRuns: true}
 }
 
 // Receive hands out up to most messages, after the journal knows of them. What was claimed when ctx
@@ -113,7 +116,7 @@ func (s *Source) claim(most int) ([]claim, *round, pause, error) {
 		}
 		return claims, s.join(), pause{}, nil
 	}
-	if err := s.pollErr; err != nil && (!errors.Is(err, io.EOF) || s.member.idle()) {
+	if err := s.pollErr; err != nil && (!ended(err) || s.member.idle()) {
 		if !final(err) {
 			s.pollErr = nil
 		}
@@ -250,7 +253,7 @@ func (s *Source) read(ctx context.Context) {
 		if ctx.Err() != nil {
 			return // Close gives back what is in memory; the rest was not taken in
 		}
-		if err != nil {
+		if err != nil && !ended(err) {
 			err = fmt.Errorf("poll log: %w", err)
 		}
 		err = s.takeIn(changes, err)
@@ -297,6 +300,10 @@ type finalError struct{ err error }
 func (e *finalError) Error() string { return e.err.Error() }
 func (e *finalError) Unwrap() error { return e.err }
 func (e *finalError) Final() bool   { return true }
+
+// ended reports whether a log says that nothing will come any more: by io.EOF itself. One that is
+// wrapped is a connection that was cut.
+func ended(err error) bool { return err == io.EOF } //nolint:errorlint // see above
 
 func final(err error) bool {
 	var f interface{ Final() bool }

@@ -135,12 +135,16 @@ func TestRetryHoldsItsKeyOnly(t *testing.T) {
 		l.Append(0, msg("a1", "a"), msg("a2", "a"), msg("b1", "b"))
 		s, m := open(t, l, "a", logsource.Options{})
 		l.Move(0, m, time.Time{})
-		ds := receive(t, s, 10, 2)
-		if ds[0].ID != "a1" || ds[1].ID != "b1" {
-			t.Fatalf("got %s, %s", ds[0].ID, ds[1].ID)
+		ds := receive(t, s, 10, 3)
+		if ds[0].ID != "a1" || ds[1].ID != "a2" || ds[2].ID != "b1" {
+			t.Fatalf("got %s, %s, %s", ds[0].ID, ds[1].ID, ds[2].ID)
+		}
+		if r := settle(s, ds[1], ackwise.OutcomeAck, 0); !errors.Is(r.Err, ackwise.ErrRunOrder) {
+			t.Errorf("acked before the first of its run: %+v", r)
 		}
 		settle(s, ds[0], ackwise.OutcomeNack, time.Minute)
-		ack(t, s, ds[1])
+		settle(s, ds[1], ackwise.OutcomeRelease, 0)
+		ack(t, s, ds[2])
 		start := time.Now()
 		nothing(t, s, 59*time.Second)
 		d := receive(t, s, 10, 1)[0]

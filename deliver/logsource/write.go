@@ -73,6 +73,8 @@ func (s *Source) writeIn() time.Duration {
 }
 
 func (s *Source) writeRound(ctx context.Context) {
+	<-s.writing // a Transact ends by itself
+	defer func() { s.writing <- struct{}{} }()
 	r, marks, writes := s.begin()
 	if len(marks) == 0 {
 		r.end()

@@ -1,0 +1,172 @@
+package dynamostreams
+
+import (
+	"errors"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/ackwise/ackwise"
+)
+
+func TestURLs(t *testing.T) {
+	o, err := ParseSource("dynamodb-streams://eu-central-1/orders?group=g&leases=l&create=true" +
+		"&endpoint=http://127.0.0.1:8000&keys_only=true&on_trimmed=skip&max_age=1h&lease=30s&drain=5s" +
+		"&list=1m&idle=2s&read=10&max_shards=3&topic=t&start=oldest&stream=arn")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !o.Create || !o.KeysOnly || o.OnTrimmed != TrimmedSkip || o.MaxAge != time.Hour ||
+		o.Lease != 30*time.Second || o.Drain != 5*time.Second || o.List != time.Minute ||
+		o.Idle != 2*time.Second || o.ReadRecords != 10 || o.MaxShards != 3 || o.Topic != "t" ||
+		o.Start != StartOldest || o.Stream != "arn" || o.Leases != "l" || o.Endpoint == "" {
+		t.Errorf("read %+v", o)
+	}
+	const good = "dynamodb-streams://eu-central-1/orders?group=g"
+	for _, c := range [][3]string{
+		{"dynamodb-streams:", "dynamodb-stream:", "the scheme is"},
+		{"eu-central-1", "eu_central1", `did you mean "eu-central-1"?`},
+		{"/orders", "", "not one table's name"},
+		{"/orders", "/a/b", "not one table's name"},
+		{"group=g", "grup=g", `did you mean "group"?`},
+		{"group=g", "lease=1s", "invalid group: it is missing"},
+		{"group=g", "group=g&start=latest", "oldest or newest"},
+		{"group=g", "group=g&lease=1ms", "from 1s to 1h"},
+		{"group=g", "group=g&leases=orders", "it is the table that is read"},
+		{"group=g", "group=g&endpoint=x", "invalid endpoint"},
+		{"orders", strings.Repeat("o", 100), "choose another with topic"},
+	} {
+		text := strings.Replace(good, c[0], c[1], 1)
+		if _, err := ParseSource(text); err == nil || !strings.Contains(err.Error(), c[2]) {
+			t.Errorf("%s: %v, want %q", text, err, c[2])
+		}
+	}
+	_, err = ParseSource("dynamodb-streams://nowhere/orders?start=x&lease=0s")
+	for _, want := range []string{"invalid region", "start=x", "lease=0s", "invalid group"} {
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("not all faults at once: %v lacks %q", err, want)
+		}
+	}
+}
+
+func TestOptionsAreChecked(t *testing.T) {
+	_, err := OpenSource(t.Context(), SourceOptions{Lease: time.Millisecond, MaxShards: -1,
+		ReadRecords: 2000})
+	for _, want := range []string{"region", "table", "group", "Lease", "ReadRecords", "MaxShards"} {
+		if err == nil || !strings.Contains(err.Error(), "invalid "+want) {
+			t.Errorf("%v lacks %q", err, want)
+		}
+	}
+}
+
+// What is missing or does not fit is said when the source is opened, with what to do.
+func TestOpeningSaysWhatIsWrong(t *testing.T) {
+	for name, c := range map[string]struct {
+		spoil func(f *fake)
+		with  func(o *SourceOptions)
+		want  string
+	}{
+		"no table":   {func(f *fake) { delete(f.tables, "orders") }, nil, `no table "orders"`},
+		"no stream":  {func(f *fake) { f.tables["orders"].stream = false }, nil, "update-table"},
+		"no leases":  {func(f *fake) { delete(f.tables, "leases") }, nil, "create=true"},
+		"bad leases": {func(f *fake) { f.tables["leases"].sort = "" }, nil, "not one of leases"},
+		"no images":  {func(f *fake) { f.view = "KEYS_ONLY" }, nil, "keys_only=true"},
+		"old stream": {nil, func(o *SourceOptions) { o.Stream = "arn:gone" }, `no stream "arn:gone"`},
+		"denied": {func(f *fake) { f.fault = func(string) faultKind { return denies } }, nil,
+			"needs the permission dynamodb:DescribeTable"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				f := newFake(1)
+				if c.spoil != nil {
+					c.spoil(f)
+				}
+				o := options(newBook())
+				if c.with != nil {
+					c.with(&o)
+				}
+				db, streams := clients(&wire{f: f})
+				_, err := join(t.Context(), o, db, streams)
+				if err == nil || !strings.Contains(err.Error(), c.want) {
+					t.Errorf("%v, want %q", err, c.want)
+				}
+			})
+		})
+	}
+}
+
+// What is missing is made when told.
+func TestCreate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFake(1)
+		delete(f.tables, "leases")
+		f.tables["orders"].stream = false
+		j := open(t, f, func(o *SourceOptions) { o.Create = true })
+		defer j.close(t)
+		if id := f.put("a", "1"); j.get(t, 1)[0] != id {
+			t.Error("another message came")
+		}
+	})
+}
+
+// A stream without images is taken when told.
+func TestKeysOnly(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFake(1)
+		f.view = "KEYS_ONLY"
+		j := open(t, f, func(o *SourceOptions) { o.KeysOnly = true })
+		j.close(t)
+	})
+}
+
+// A stream that was made anew is another one: what was between the two is lost, and that is said.
+func TestAStreamMadeAnew(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFake(1)
+		open(t, f, nil).close(t)
+		old := f.arn
+		f.arn += "-anew"
+		db, streams := clients(&wire{f: f})
+		_, err := join(t.Context(), options(newBook()), db, streams)
+		var hint *ackwise.HintError
+		if !errors.As(err, &hint) || !strings.Contains(err.Error(), "made anew") ||
+			!strings.Contains(hint.Hint, "stream="+old) {
+			t.Errorf("%v", err)
+		}
+	})
+}
+
+// An error that lasts is told by Receive; one that passes is not. It is never io.EOF.
+func TestErrorsThatLast(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFake(1)
+		j := open(t, f, nil)
+		defer j.close(t)
+		set := func(kind faultKind) {
+			f.mu.Lock()
+			defer f.mu.Unlock()
+			f.fault = func(operation string) faultKind {
+				if operation == "GetRecords" {
+					return kind
+				}
+				return works
+			}
+		}
+		set(throttles)
+		j.quiet(t, 5*time.Second)
+		set(works)
+		j.quiet(t, time.Minute)
+		if len(j.has("throttled")) == 0 {
+			t.Error("nothing was throttled")
+		}
+		set(denies)
+		if err := j.fails(t); !strings.Contains(err.Error(), "needs the permission dynamodb:GetRecords") {
+			t.Errorf("%v", err)
+		}
+		set(works)
+		if id := f.put("a", "1"); j.get(t, 1)[0] != id {
+			t.Error("another message came")
+		}
+	})
+}

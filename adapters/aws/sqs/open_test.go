@@ -1,0 +1,136 @@
+package sqs
+
+import (
+	"errors"
+	"net"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/sqs"
+
+	"github.com/ackwise/ackwise"
+)
+
+// unreached is a client whose server is not there.
+func unreached(t *testing.T, s *sink) *sqs.Client {
+	t.Helper()
+	l, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = l.Close()
+	o := s.q.api.Options()
+	o.BaseEndpoint = aws.String("http://" + l.Addr().String())
+	return sqs.New(o)
+}
+
+func TestParse(t *testing.T) {
+	t.Parallel()
+	got, err := ParseSource("sqs://eu-central-1/orders.fifo?endpoint=http://127.0.0.1:9324" +
+		"&account=123456789012&lease=90s&wait=20s&polls=8&create=true")
+	want := SourceOptions{Queue: Queue{Region: "eu-central-1", Name: "orders.fifo",
+		Account: "123456789012", Endpoint: "http://127.0.0.1:9324", Create: true},
+		Lease: 90 * time.Second, Wait: 20 * time.Second, Polls: 8}
+	if err != nil || !reflect.DeepEqual(got, want) {
+		t.Errorf("got %+v, %v", got, err)
+	}
+	sink, err := ParseSink("sqs://us-gov-west-1/orders?calls=2")
+	if err != nil || sink.Name != "orders" || sink.Calls != 2 {
+		t.Errorf("got %+v, %v", sink, err)
+	}
+	for text, wants := range map[string][]string{
+		"sqs:orders":                             {"not a URL"},
+		"sqs://eu-central1/orders":               {`did you mean "eu-central-1"?`},
+		"sqs://eu-central-1":                     {"the name is missing", "it is sqs://REGION/QUEUE"},
+		"sqs://eu-central-1/a/b":                 {"2 parts"},
+		"sqs://eu-central-1/a.b":                 {`invalid queue "a.b"`},
+		"sqs://eu-central-1/" + long(81):         {"81 bytes"},
+		"sqs://eu-central-1/a?leese=1s&acount=1": {`did you mean "lease"?`, `did you mean "account"?`},
+		"sqs://eu-central-1/a?lease=13h":         {"lease=13h"},
+		"sqs://eu-central-1/a?lease=1500ms":      {"whole seconds"},
+		"sqs://eu-central-1/a?wait=21s":          {"wait=21s"},
+		"sqs://eu-central-1/a?account=me":        {"invalid account"},
+		"sqs://eu-central-1/a?endpoint=x":        {"invalid endpoint"},
+		"sns://eu-central-1/a":                   {`the scheme is "sns"`},
+	} {
+		_, err := ParseSource(text)
+		for _, want := range wants {
+			if err == nil || !strings.Contains(err.Error(), want) {
+				t.Errorf("%s: got %v, want %s", text, err, want)
+			}
+		}
+	}
+	if _, err := ParseSink("sqs://eu-central-1/a?lease=1s"); err == nil ||
+		!strings.Contains(err.Error(), `no option "lease"`) {
+		t.Errorf("a sink has no lease: %v", err)
+	}
+}
+
+func long(n int) string { return strings.Repeat("q", n) }
+
+func TestOpen(t *testing.T) {
+	t.Parallel()
+	f := newFake(t)
+	openBoth(t, f, "orders", "")
+	at := Queue{Region: "eu-central-1", Name: "oders", Endpoint: f.URL}
+	_, err := OpenSource(t.Context(), SourceOptions{Queue: at})
+	var missing *ackwise.NotFoundError
+	var hint *ackwise.HintError
+	if !errors.As(err, &missing) || missing.Nearest != "orders" || !errors.As(err, &hint) ||
+		!strings.Contains(err.Error(), "region eu-central-1") {
+		t.Errorf("a missing queue: %v", err)
+	}
+	f.fail(fakeFault{action: "ListQueues", times: 1, code: "AccessDenied"})
+	if _, err := OpenSink(t.Context(), SinkOptions{Queue: at}); !errors.As(err, &missing) ||
+		missing.Nearest != "" {
+		t.Errorf("a missing queue, and the list is denied: %v", err)
+	}
+	at.Name = "orders"
+	f.fail(fakeFault{action: "GetQueueUrl", times: 1, code: "AccessDenied"})
+	if _, err := OpenSink(t.Context(), SinkOptions{Queue: at}); !errors.As(err, &hint) ||
+		!strings.Contains(hint.Hint, "sqs:GetQueueUrl on the queue orders") {
+		t.Errorf("denied: %v", err)
+	}
+	f.mu.Lock()
+	f.queues["orders"].attributes["VisibilityTimeout"] = "0"
+	f.mu.Unlock()
+	if _, err := OpenSource(t.Context(), SourceOptions{Queue: at}); err == nil ||
+		!strings.Contains(err.Error(), "visibility timeout is 0") {
+		t.Errorf("no lease: %v", err)
+	}
+	if _, err := OpenSource(t.Context(), SourceOptions{Queue: at, Lease: time.Millisecond, Polls: -1,
+		MaxHeld: -1}); err == nil || strings.Count(err.Error(), "invalid") != 3 {
+		t.Errorf("three faults: %v", err)
+	}
+	if _, err := OpenSink(t.Context(), SinkOptions{Queue: at, Calls: -1}); err == nil {
+		t.Error("no calls")
+	}
+}
+
+func TestCreate(t *testing.T) {
+	t.Parallel()
+	f := newFake(t)
+	src := openTestSource(t, f, "made.fifo", "&create=true&lease=77s")
+	if q := f.queues["made.fifo"]; !q.fifo || q.attributes["VisibilityTimeout"] != "77" ||
+		src.lease != 77*time.Second {
+		t.Errorf("got %+v", q)
+	}
+	// Another process makes it meanwhile, with another lease.
+	f.fail(fakeFault{action: "GetQueueUrl", times: 1, code: "QueueDoesNotExist"})
+	openTestSource(t, f, "made.fifo", "&create=true&lease=55s")
+}
+
+func TestOpenWithoutServer(t *testing.T) {
+	t.Parallel()
+	f := newFake(t)
+	_, snk := openBoth(t, f, "q", "")
+	o := snk.o
+	o.Endpoint = aws.ToString(unreached(t, snk).Options().BaseEndpoint)
+	_, err := OpenSink(t.Context(), o)
+	if err == nil || !strings.Contains(err.Error(), "Nobody answers at the endpoint "+o.Endpoint) {
+		t.Errorf("got %v", err)
+	}
+}

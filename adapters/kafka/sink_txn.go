@@ -1,0 +1,220 @@
+package kafka
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kgo"
+)
+
+// errAborted is why a message that nothing is wrong with was not accepted.
+var errAborted = errors.New("its transaction was aborted because of another message")
+
+// endTimeout is the least time that ending a transaction is given, whatever is left of the call.
+const endTimeout = 10 * time.Second
+
+// txnProducer runs one transaction after another.
+type txnProducer struct {
+	cl   *kgo.Client
+	turn chan struct{} // holds one token: whoever has it has the transaction
+	// What follows belongs to the holder of the token.
+	gone error // why there will be no more transactions
+}
+
+func newTxnProducer(cl *kgo.Client) *txnProducer {
+	t := &txnProducer{cl: cl, turn: make(chan struct{}, 1)}
+	t.turn <- struct{}{}
+	return t
+}
+
+// publish publishes a call in one transaction. Where one record fails, none is accepted: the others
+// are then not attempted, as far as the abort is known.
+func (t *txnProducer) publish(ctx context.Context, c *call) {
+	select {
+	case <-t.turn:
+	case <-ctx.Done():
+		return // nothing was attempted
+	}
+	defer func() { t.turn <- struct{}{} }()
+	if err := t.begin(); err != nil {
+		c.skipAll(err)
+		return
+	}
+	c.produce(ctx, t.cl)
+	bad := t.ended(c.failed())
+	if bad == nil {
+		if err := t.commit(ctx); errors.Is(err, errUnknown) {
+			c.failAll(err)
+		} else if err != nil {
+			c.skipAll(err)
+		}
+		return
+	}
+	if err := t.abort(ctx); err != nil || errors.Is(bad, errGone) {
+		err = cmp.Or(err, bad)
+		// It is not committed: the brokers abort it when its time is over, or have done so.
+		c.skipAll(fmt.Errorf("abort the transaction: %w", err))
+		return
+	}
+	for _, i := range c.refusals() {
+		t.probe(ctx, c, i)
+	}
+	c.skipRest(errAborted)
+}
+
+// probe finds out whether it was this record that the brokers refused, by publishing it alone in a
+// transaction that is aborted.
+func (t *txnProducer) probe(ctx context.Context, c *call, i int) {
+	if ctx.Err() != nil || t.begin() != nil {
+		return
+	}
+	rec := *c.recs[i].rec
+	err := t.cl.ProduceSync(ctx, &rec).FirstErr()
+	if t.abort(ctx) == nil && refused(err) {
+		c.set(i, err)
+	}
+}
+
+// begin begins a transaction.
+func (t *txnProducer) begin() error {
+	if t.gone != nil {
+		return t.gone
+	}
+	if err := t.cl.BeginTransaction(); err != nil {
+		return t.ended(fmt.Errorf("begin a transaction: %w", err))
+	}
+	return nil
+}
+
+// commit commits. An error of which errUnknown is not a part says that nothing was committed.
+func (t *txnProducer) commit(ctx context.Context) error {
+	ctx, cancel := endContext(ctx)
+	defer cancel()
+	err := t.cl.EndTransaction(ctx, kgo.TryCommit)
+	if err == nil {
+		return nil
+	}
+	// The second call fences what may still be open, so that no later transaction can join it.
+	fence := t.cl.EndTransaction(ctx, kgo.TryAbort)
+	err = t.ended(fmt.Errorf("commit the transaction: %w", err))
+	if fence != nil {
+		err = t.ended(fmt.Errorf("%w; abort it: %w", err, fence))
+	}
+	if kerrDenies(err) {
+		return err
+	}
+	return fmt.Errorf("%w: %w", errUnknown, err)
+}
+
+// errUnknown marks a commit of which nobody heard the answer.
+var errUnknown = errors.New("the commit may have happened")
+
+// kerrDenies reports whether the coordinator's answer says that the transaction is not committed.
+func kerrDenies(err error) bool {
+	for _, t := range []error{kerr.OperationNotAttempted, kerr.TransactionAbortable,
+		kerr.InvalidTxnState, kerr.ProducerFenced, kerr.InvalidProducerEpoch,
+		kerr.InvalidProducerIDMapping, kerr.TransactionalIDAuthorizationFailed} {
+		if errors.Is(err, t) {
+			return true
+		}
+	}
+	return false
+}
+
+// abort aborts.
+func (t *txnProducer) abort(ctx context.Context) error {
+	ctx, cancel := endContext(ctx)
+	defer cancel()
+	err := t.cl.AbortBufferedRecords(ctx)
+	if err == nil {
+		err = t.cl.EndTransaction(ctx, kgo.TryAbort)
+	}
+	if err != nil && !kerrDenies(err) {
+		err = t.cl.EndTransaction(ctx, kgo.TryAbort) // fences, where the first one's end is unknown
+	}
+	return t.ended(err)
+}
+
+// endContext gives the end of a transaction its time even where the call has none left: a
+// transaction that stays open holds up whoever reads behind it.
+func endContext(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(context.WithoutCancel(ctx), endTimeout)
+}
+
+// ended notes an error after which this producer can do nothing more.
+func (t *txnProducer) ended(err error) error {
+	if errors.Is(err, kerr.ProducerFenced) || errors.Is(err, kerr.InvalidProducerEpoch) ||
+		errors.Is(err, kerr.InvalidProducerIDMapping) {
+		err = fmt.Errorf("%w: %w", errGone, err)
+		t.gone = errGone
+	}
+	return err
+}
+
+// failed returns the first error of a record.
+func (c *call) failed() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for i := range c.recs {
+		switch r := &c.recs[i]; {
+		case r.err != nil:
+			return r.err
+		case !r.over:
+			return errNotTried
+		}
+	}
+	return nil
+}
+
+// refusals returns the records that were refused, perhaps because of others.
+func (c *call) refusals() []int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	var out []int
+	for i := range c.recs {
+		if r := &c.recs[i]; r.rec != nil && r.over && refused(r.err) {
+			out = append(out, i)
+		}
+	}
+	return out
+}
+
+// failAll gives all records an error.
+func (c *call) failAll(err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for i := range c.recs {
+		if r := &c.recs[i]; r.rec != nil {
+			r.over, r.err = true, err
+		}
+	}
+}
+
+// skipAll makes all records ones that were not attempted.
+func (c *call) skipAll(err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for i := range c.recs {
+		if r := &c.recs[i]; r.rec != nil {
+			r.over, r.skip = false, err
+		}
+	}
+}
+
+// skipRest does so with those that nothing is known to be wrong with. Their transaction is aborted,
+// so nothing of it is unknown.
+func (c *call) skipRest(err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for i := range c.recs {
+		r := &c.recs[i]
+		if r.rec == nil || r.over && r.alone || r.over && r.err != nil && !refused(r.err) {
+			continue
+		}
+		r.over, r.skip = false, err
+	}
+}

@@ -1,0 +1,247 @@
+package kafka
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/ackwise/ackwise"
+	"github.com/ackwise/ackwise/internal/nearest"
+)
+
+// openTimeout bounds the checks at start where the caller's context does not.
+const openTimeout = 30 * time.Second
+
+// prepare checks what a source needs, creates what it may, and notes where a new group begins.
+func prepare(ctx context.Context, o *SourceOptions, opts []kgo.Opt) error {
+	ctx, cancel := context.WithTimeout(ctx, openTimeout)
+	defer cancel()
+	cl, err := kgo.NewClient(opts...)
+	if err != nil {
+		return fmt.Errorf("make client: %w", err)
+	}
+	defer cl.Close()
+	if err := reach(ctx, cl); err != nil {
+		return explainSource(err, o)
+	}
+	adm := kadm.NewClient(cl)
+	for {
+		err := prepareWith(ctx, cl, adm, o)
+		// A cluster that is new or was just restarted has no coordinators for a moment.
+		if err == nil || !kerr.IsRetriable(err) || !pause(ctx, prepareAgain) {
+			return explainSource(err, o)
+		}
+	}
+}
+
+// prepareAgain is the pause after an answer that may be another one soon.
+const prepareAgain = 100 * time.Millisecond
+
+// pause waits, and reports whether ctx goes on.
+func pause(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+func prepareWith(ctx context.Context, cl *kgo.Client, adm *kadm.Client, o *SourceOptions) error {
+	if err := checkProtocol(ctx, adm, o); err != nil {
+		return err
+	}
+	if err := checkTopics(ctx, adm, o); err != nil {
+		return err
+	}
+	if o.Share {
+		return prepareShare(ctx, cl, adm, o)
+	}
+	return markStart(ctx, adm, o)
+}
+
+// reach connects to a broker. It says why at the first refusal; the client would try on.
+func reach(ctx context.Context, cl *kgo.Client) error {
+	if err := cl.Ping(ctx); err != nil {
+		return fmt.Errorf("reach a broker: %w", err)
+	}
+	return nil
+}
+
+// unsupportedError reports brokers that are too old, or not told to.
+type unsupportedError struct{ need, hint string }
+
+func (e *unsupportedError) Error() string {
+	return fmt.Sprintf("the brokers do not know %s\n  hint: %s", e.need, e.hint)
+}
+func (e *unsupportedError) Final() bool { return true }
+
+// checkProtocol asks whether the brokers know the requests of the group's protocol.
+func checkProtocol(ctx context.Context, adm *kadm.Client, o *SourceOptions) error {
+	var key, version int16
+	var e *unsupportedError
+	switch {
+	case o.Share:
+		key, version = int16(kmsg.ShareFetch), 1
+		e = &unsupportedError{need: "share groups (mode=share)",
+			hint: "they need Apache Kafka 4.1 or later; use mode=group"}
+	case o.Consumer:
+		key, version = int16(kmsg.ConsumerGroupHeartbeat), 1
+		e = &unsupportedError{need: "the group protocol of KIP-848 (protocol=consumer)",
+			hint: "it needs Apache Kafka 4.0 or later; use protocol=classic"}
+	default:
+		return nil
+	}
+	brokers, err := adm.ApiVersions(ctx)
+	if err != nil {
+		return fmt.Errorf("ask for the brokers' versions: %w", err)
+	}
+	for _, b := range brokers {
+		if most, ok := b.KeyMaxVersion(key); b.Err == nil && (!ok || most < version) {
+			return e
+		}
+	}
+	return nil
+}
+
+// checkTopics finds the topics, or makes them.
+func checkTopics(ctx context.Context, adm *kadm.Client, o *SourceOptions) error {
+	found, err := adm.ListTopics(ctx, o.Topics...)
+	if err != nil {
+		return fmt.Errorf("list topics: %w", err)
+	}
+	var missing []string
+	for _, name := range o.Topics {
+		t, ok := found[name]
+		switch {
+		case !ok || errors.Is(t.Err, kerr.UnknownTopicOrPartition):
+			missing = append(missing, name)
+		case t.Err != nil:
+			return fmt.Errorf("find topic %s: %w", name, t.Err)
+		}
+	}
+	if len(missing) == 0 {
+		return nil
+	}
+	if o.Create {
+		return createTopics(ctx, adm, missing)
+	}
+	e := &ackwise.NotFoundError{Kind: "topic", Name: missing[0]}
+	if all, err := adm.ListTopics(ctx); err == nil {
+		e.Nearest = nearest.Of(missing[0], slices.Sorted(maps.Keys(all)))
+	}
+	return &ackwise.HintError{Err: e, Hint: "create=true makes it, with the broker's defaults"}
+}
+
+func createTopics(ctx context.Context, adm *kadm.Client, names []string) error {
+	made, err := adm.CreateTopics(ctx, -1, -1, nil, names...)
+	if err != nil {
+		return fmt.Errorf("create topics: %w", err)
+	}
+	for _, name := range names {
+		if t := made[name]; t.Err != nil && !errors.Is(t.Err, kerr.TopicAlreadyExists) {
+			return fmt.Errorf("create topic %s: %w", name, t.Err)
+		}
+	}
+	return nil
+}
+
+// markStart commits where a group begins that is new to a topic, for all partitions at once, so
+// that neither a message that comes before the first commit nor a partition that is added later is
+// missed. Where the group has members already, they did it.
+func markStart(ctx context.Context, adm *kadm.Client, o *SourceOptions) error {
+	known, err := adm.FetchOffsetsForTopics(kadm.RequireStable(ctx), o.Group, o.Topics...)
+	if err != nil && !errors.Is(err, kerr.GroupIDNotFound) {
+		return fmt.Errorf("fetch the positions of group %s: %w", o.Group, err)
+	}
+	var fresh []string
+	for _, topic := range o.Topics {
+		if !anyCommitted(known[topic]) {
+			fresh = append(fresh, topic)
+		}
+	}
+	if len(fresh) == 0 {
+		return nil
+	}
+	list := adm.ListStartOffsets
+	if o.Latest {
+		list = adm.ListEndOffsets
+	}
+	at, err := list(ctx, fresh...)
+	if err == nil {
+		err = at.Error()
+	}
+	if err != nil {
+		return fmt.Errorf("ask where the logs begin and end: %w", err)
+	}
+	marks := kadm.Offsets{}
+	at.Offsets().Each(func(m kadm.Offset) {
+		m.LeaderEpoch, m.Metadata = -1, startMark
+		marks.Add(m)
+	})
+	answers, err := adm.CommitOffsets(ctx, o.Group, marks)
+	if err == nil {
+		err = answers.Error()
+	}
+	if errors.Is(err, kerr.UnknownMemberID) || errors.Is(err, kerr.IllegalGeneration) ||
+		errors.Is(err, kerr.RebalanceInProgress) || errors.Is(err, kerr.StaleMemberEpoch) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("commit the start of group %s: %w", o.Group, err)
+	}
+	return nil
+}
+
+func anyCommitted(partitions map[int32]kadm.OffsetResponse) bool {
+	for _, p := range partitions {
+		if p.At >= 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// explainSource adds to an error of the brokers what to do about it.
+func explainSource(err error, o *SourceOptions) error {
+	if err == nil {
+		return nil
+	}
+	err = severed(err)
+	hint := ""
+	switch text := err.Error(); {
+	case errors.Is(err, kerr.TopicAuthorizationFailed):
+		hint = "the user needs the permissions Read and Describe on the topics " +
+			strings.Join(o.Topics, ", ")
+	case errors.Is(err, kerr.GroupAuthorizationFailed):
+		hint = "the user needs the permission Read on the group " + o.Group
+	case errors.Is(err, kerr.ClusterAuthorizationFailed):
+		hint = "the user needs the permission Create on the cluster, or leave create out"
+	case errors.Is(err, kerr.SaslAuthenticationFailed),
+		errors.Is(err, kerr.UnsupportedSaslMechanism):
+		hint = "check sasl, user and password"
+	case errors.Is(err, io.ErrUnexpectedEOF):
+		hint = "check tls, sasl, user and password: some brokers just close the connection"
+	case strings.Contains(text, "x509:"), strings.Contains(text, "tls:"):
+		hint = "check tls, ca, cert and key: the broker's certificate has to be signed by ca " +
+			"and be made for the host's name"
+	case strings.Contains(text, "connection refused"), strings.Contains(text, "no such host"):
+		hint = "check that a broker listens at " + strings.Join(o.Brokers, ", ")
+	}
+	if hint == "" {
+		return err
+	}
+	return &ackwise.HintError{Err: err, Hint: hint}
+}

@@ -1,0 +1,133 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	awsconfig "github.com/aws/aws-sdk-go-v2/config"
+	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
+	smithylog "github.com/aws/smithy-go/logging"
+
+	"github.com/ackwise/ackwise"
+	"github.com/ackwise/ackwise/adapters/aws/ddbstore"
+	"github.com/ackwise/ackwise/adapters/aws/sns"
+	"github.com/ackwise/ackwise/adapters/aws/sqs"
+	"github.com/ackwise/ackwise/adapters/nakadi"
+	"github.com/ackwise/ackwise/adapters/webhook"
+	"github.com/ackwise/ackwise/idempotency"
+	"github.com/ackwise/ackwise/internal/endpoint"
+	"github.com/ackwise/ackwise/internal/nearest"
+)
+
+// openSink opens the sink of an address that was read.
+type openSink func(ctx context.Context) (ackwise.Sink, error)
+
+// openStore opens the dedup store of an address that was read.
+type openStore func(ctx context.Context, window time.Duration) (idempotency.Store, error)
+
+// scheme is one kind of target.
+type scheme struct {
+	name, form string
+	read       func(text string) (openSink, error)
+}
+
+// schemes are the targets that are in this binary.
+func schemes() []scheme {
+	hook := reader(webhook.ParseSink, webhook.OpenSink)
+	return []scheme{
+		{"sqs", "sqs://REGION/QUEUE", reader(sqs.ParseSink, sqs.OpenSink)},
+		{"sns", "sns://REGION/TOPIC", reader(sns.ParseSink, sns.OpenSink)},
+		{"nakadi", "nakadi://HOST/EVENT-TYPE?token=env:NAME", reader(nakadi.ParseSink, nakadi.OpenSink)},
+		{"https", "https://HOST/PATH?secret=env:NAME", hook},
+		{"http", "", hook}, // a loopback address only; others are refused when they are read
+	}
+}
+
+// absent are the schemes of the ackwise command that are not in this binary.
+func absent() []string {
+	return []string{"kafka", "dynamodb-streams", "dynamodb", "postgres", "redis", "nats", "queue", "file"}
+}
+
+func reader[O any](parse func(string) (O, error),
+	open func(context.Context, O) (ackwise.Sink, error)) func(string) (openSink, error) {
+	return func(text string) (openSink, error) {
+		o, err := parse(text)
+		if err != nil {
+			return nil, err
+		}
+		return func(ctx context.Context) (ackwise.Sink, error) { return open(ctx, o) }, nil
+	}
+}
+
+// readSink reads the address of a target.
+func readSink(text string) (openSink, error) {
+	var names, forms []string
+	word, _, ok := strings.Cut(text, "://")
+	for _, s := range schemes() {
+		if ok && word == s.name {
+			return s.read(text)
+		}
+		names = append(names, s.name)
+		if s.form != "" {
+			forms = append(forms, s.form)
+		}
+	}
+	list := strings.Join(forms, ", ")
+	if !ok || len(word) > 40 { // what is no address may be a secret
+		return nil, fmt.Errorf("it is not an address; the targets are %s", list)
+	}
+	if slices.Contains(absent(), word) {
+		return nil, fmt.Errorf("%s:// is not in this binary; the targets are %s. The command "+
+			"`ackwise run` has the others", word, list)
+	}
+	if near := nearest.Of(word, names); near != "" {
+		return nil, fmt.Errorf("%s:// is not in this binary; did you mean %q? The targets are %s", word,
+			near+"://", list)
+	}
+	return nil, fmt.Errorf("%s:// is not in this binary; the targets are %s", word, list)
+}
+
+const storeForm = "dynamodb://REGION/TABLE?name=NAME&endpoint=…"
+
+// readStore reads the address of a dedup store.
+func readStore(text string) (openStore, error) {
+	e, err := endpoint.Parse(text)
+	if err != nil {
+		return nil, fmt.Errorf("%w; it is %s", err, storeForm)
+	}
+	name, at := e.Text("name", ""), e.Text("endpoint", "")
+	if e.Scheme != "dynamodb" {
+		return nil, fmt.Errorf("%.40s:// is not in this binary; the dedup store is %s", e.Scheme, storeForm)
+	}
+	if e.Host == "" || len(e.Path) != 1 {
+		e.Fault("it names no region, or not one table")
+	}
+	if err := ackwise.ValidateName("name", name); err != nil {
+		e.Fault("%w", err)
+	}
+	if err := e.Done(storeForm); err != nil {
+		return nil, err
+	}
+	return func(ctx context.Context, window time.Duration) (idempotency.Store, error) {
+		c, err := awsconfig.LoadDefaultConfig(ctx, awsconfig.WithRegion(e.Host))
+		if err != nil {
+			return nil, fmt.Errorf("read the configuration of AWS: %w", err)
+		}
+		client := dynamodb.NewFromConfig(c, func(o *dynamodb.Options) {
+			o.Logger = smithylog.Nop{} // what fails is in the errors of the calls
+			if at != "" {
+				o.BaseEndpoint = aws.String(at)
+			}
+		})
+		store, err := ddbstore.Open(ctx, client, ddbstore.Options{Table: e.Path[0], Name: name,
+			Window: window})
+		if err != nil { // not the nil store in an interface
+			return nil, err
+		}
+		return store, nil
+	}, nil
+}

@@ -1,0 +1,53 @@
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/twmb/franz-go/pkg/kfake"
+)
+
+// TestRunThroughAnotherSystem takes lines to a system without an end and out of it again, in one
+// file and one run that ends by itself.
+func TestRunThroughAnotherSystem(t *testing.T) {
+	broker, err := kfake.NewCluster(kfake.NumBrokers(1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer broker.Close()
+	dir := t.TempDir()
+	all, text := numberedLines(200)
+	if err := os.WriteFile(filepath.Join(dir, "in"), []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	topic := "kafka://" + broker.ListenAddrs()[0] + "/lines"
+	path := writeFile(t, "f.yaml", pipelineOf("from: file://"+dir+"/in", "to: "+topic,
+		"no_dead_letters: true", "create: true", "linger: 20ms")+`  - name: out
+    from: `+topic+`?group=g
+    to: file://`+dir+`/out
+    dead: file://`+dir+`/dead
+    create: true
+`)
+	if out := must(t, "", "run", "--dry-run", path); !strings.Contains(out, "p: file://"+dir+
+		"/in -> "+topic) {
+		t.Errorf("a dry run says %s", out)
+	}
+	for range 2 { // the second one finds nothing new
+		if r := run(t, "", "run", "--until-empty", path); r.code != 0 {
+			t.Fatalf("exit code %d\n%s", r.code, r.err)
+		}
+	}
+	got, err := os.ReadFile(filepath.Join(dir, "out"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	there := lines(string(got))
+	slices.Sort(there)
+	slices.Sort(all)
+	if !slices.Equal(there, all) {
+		t.Errorf("%d lines came out, want %d", len(there), len(all))
+	}
+}
