@@ -46,9 +46,10 @@ type Transactional interface {
 //
 // Receive blocks until there is at least one delivery or ctx ends, and returns at most max. A
 // batch may hold an in-order run of one key, which is one lease and is settled in order. A
-// cancelled Receive strands nothing: what it had claimed is handed out to a later one. io.EOF itself,
-// not an error that wraps it, says that nothing will come any more; an error with a method Final()
-// bool that returns true, or ErrClosed, that the source has failed for good; any other error may pass.
+// cancelled Receive strands nothing: what it had claimed is handed out to a later one. io.EOF
+// itself, not an error that wraps it, says that nothing will come any more; an error with a method
+// Final() bool that returns true, or ErrClosed, that the source has failed for good; any other
+// error may pass.
 //
 // Settle carries out the settlements in their order and returns exactly one result for each. It
 // returns when they are as durable as the source promises. It may be repeated safely.

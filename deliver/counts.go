@@ -1,8 +1,8 @@
 package deliver
 
 // failureCounts counts, by ID, what sources that do not count themselves cannot say: the failures
-// of a message, and which of its hand-outs the loop gave back in good order. It is bounded: past max
-// the oldest count is forgotten.
+// of a message, and which of its hand-outs the loop gave back in good order. It is bounded: past
+// max the oldest count is forgotten.
 type failureCounts struct {
 	max    int
 	counts map[string]failureCount

@@ -198,7 +198,8 @@ func (j *judgement) allowed(s *sent, last *handOut) []ackwise.Cause {
 	switch {
 	case last == nil:
 		can(ackwise.CauseFirst)
-		if j.ended { // it may have been on its way to whoever has ended
+		// It may have been on its way to whoever has ended, or whose connection was cut.
+		if j.ended || j.b.disturbed {
 			can(ackwise.CauseReleased, ackwise.CauseRebalanced)
 		}
 		if j.killed || j.b.disturbed {
@@ -209,6 +210,10 @@ func (j *judgement) allowed(s *sent, last *handOut) []ackwise.Cause {
 		if j.killed || j.b.disturbed {
 			can(append(lost(), ackwise.CauseAckLost, ackwise.CauseRebalanced,
 				ackwise.CauseReplayed)...)
+		}
+		// With a position alone nobody keeps what a member has settled above it.
+		if j.ended && !j.causes {
+			can(ackwise.CauseUnknown)
 		}
 	case last.fate == settled:
 		can(causeOf(last.outcome)...)

@@ -145,7 +145,7 @@ func TestTransactExactly(t *testing.T) {
 	t.Logf("%d records at least, %d committed", len(all), len(records))
 }
 
-// TestTransactUnknownCommit: the answer to a commit is lost, after it was carried out.
+// TestTransactUnknownCommit: the connection is cut at the commit, before the broker acts on it.
 func TestTransactUnknownCommit(t *testing.T) {
 	b := newSinkBed(t, 1, "in", "out")
 	ids := b.fill("in", 100, 5)

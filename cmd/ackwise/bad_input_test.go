@@ -75,8 +75,8 @@ func badAddresses() []badAddress {
 	}
 }
 
-// TestBadAddresses tries what can be wrong with a file that names other systems: lint and run refuse
-// it alike, with the line, before anything is opened.
+// TestBadAddresses tries what can be wrong with a file that names other systems: lint and run
+// refuse it alike, with the line, before anything is opened.
 func TestBadAddresses(t *testing.T) {
 	for _, c := range badAddresses() {
 		t.Run(c.name, func(t *testing.T) {

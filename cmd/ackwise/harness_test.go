@@ -19,6 +19,12 @@ func TestMain(m *testing.M) {
 	if os.Getenv(mainEnv) != "" {
 		main()
 	}
+	if text := os.Getenv(scaleEnv); text != "" {
+		if err := runScaleHandler(text, os.Getenv(scalePipeline)); err != nil {
+			panic(err)
+		}
+		os.Exit(0)
+	}
 	os.Exit(m.Run())
 }
 
