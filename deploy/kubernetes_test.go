@@ -53,8 +53,8 @@ func TestManifestsAreAccepted(t *testing.T) {
 		t.Run(strings.Join(how, " "), func(t *testing.T) {
 			c := cluster{t, c.kubeconfig}
 			said := c.kubectl(append([]string{"apply", "--validate=strict"}, how...)...)
-			for _, want := range []string{"configmap/ackwise-redrive", "cronjob.batch/ackwise-redrive",
-				"configmap/ackwise-relay", "deployment.apps/ackwise-relay"} {
+			for _, want := range []string{"configmap/ackwise-config", "cronjob.batch/ackwise-redrive",
+				"deployment.apps/ackwise-relay"} {
 				if !strings.Contains(said, want) {
 					t.Errorf("%s was not applied:\n%s", want, said)
 				}
@@ -90,11 +90,7 @@ type pod struct {
 func TestCronJobRedrivesUntilTheTargetAccepts(t *testing.T) {
 	c := cluster{t, servers.Address(t, "ACKWISE_TEST_KUBERNETES")}
 	queue := servers.Address(t, "ACKWISE_TEST_ELASTICMQ")
-	binary := filepath.Join(t.TempDir(), "ackwise")
-	build := exec.CommandContext(t.Context(), "go", "build", "-o", binary, "../cmd/ackwise")
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("build the command: %v\n%s", err, out)
-	}
+	binary := command(t)
 	target, url := startTarget(t)
 	sent := deadLetters(t, queue)
 
@@ -105,11 +101,11 @@ func TestCronJobRedrivesUntilTheTargetAccepts(t *testing.T) {
 	})
 	config := fmt.Sprintf("redrive:\n  - name: orders\n    from: sqs://eu-central-1/orders-dead\n"+
 		"    to: %s\n    quiet: 2s\n    deadline: 5s\n", url)
-	patch, err := json.Marshal(map[string]any{"data": map[string]string{"redrive.yaml": config}})
+	patch, err := json.Marshal(map[string]any{"data": map[string]string{"relay.yaml": config}})
 	if err != nil {
 		t.Fatal(err)
 	}
-	c.kubectl("-n", namespace, "patch", "configmap", "ackwise-redrive", "-p", string(patch))
+	c.kubectl("-n", namespace, "patch", "configmap", "ackwise-config", "-p", string(patch))
 	c.kubectl("-n", namespace, "patch", "cronjob", "ackwise-redrive", "-p",
 		`{"spec":{"schedule":"* * * * *"}}`)
 
@@ -137,6 +133,43 @@ func TestCronJobRedrivesUntilTheTargetAccepts(t *testing.T) {
 	}
 	if len(copies) != len(sent) {
 		t.Errorf("the target has %d messages, want %d", len(copies), len(sent))
+	}
+}
+
+// command builds the command and returns where it is.
+func command(t *testing.T) string {
+	t.Helper()
+	binary := filepath.Join(t.TempDir(), "ackwise")
+	build := exec.CommandContext(t.Context(), "go", "build", "-o", binary, "../cmd/ackwise")
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("build the command: %v\n%s", err, out)
+	}
+	return binary
+}
+
+// TestConfigurationsAreRight lints the files that the manifests hold.
+func TestConfigurationsAreRight(t *testing.T) {
+	binary := command(t)
+	for _, path := range []string{"kubernetes/config.yaml", "overlays/example/config.yaml"} {
+		t.Run(path, func(t *testing.T) {
+			manifest, err := os.ReadFile(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			_, text, ok := strings.Cut(string(manifest), "  relay.yaml: |\n")
+			if !ok {
+				t.Fatal("the manifest holds no relay.yaml")
+			}
+			file := filepath.Join(t.TempDir(), "relay.yaml")
+			text = strings.ReplaceAll("\n"+text, "\n    ", "\n")
+			if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			lint := exec.CommandContext(t.Context(), binary, "lint", file)
+			if out, err := lint.CombinedOutput(); err != nil {
+				t.Errorf("lint: %v\n%s", err, out)
+			}
+		})
 	}
 }
 

@@ -1,7 +1,9 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -16,6 +18,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/ackwise/ackwise"
 	"github.com/ackwise/ackwise/queue"
 )
 
@@ -389,4 +392,27 @@ func TestRedriveUsage(t *testing.T) {
 	run(t, "", "run", path).want(t, 1, "there is no pipeline")
 	run(t, "", "redrive", "--once", writeFile(t, "p.yaml", pipelineOf(lineSource, lineSink,
 		"no_dead_letters: true"))).want(t, 1, "there is no redrive")
+}
+
+// TestQuietIsNoFailure lets a run end at its deadline after its source had brought everything.
+func TestQuietIsNoFailure(t *testing.T) {
+	for end, want := range map[error]error{io.EOF: nil, errBusy: errBusy} {
+		s := &letterSource{Source: endedSource{end}, t: &tally{}}
+		if _, err := s.Receive(t.Context(), 1); !errors.Is(err, end) {
+			t.Fatalf("receive: %v, want %v", err, end)
+		}
+		if got := s.failed(); !errors.Is(got, want) {
+			t.Errorf("after %v the source has failed with %v, want %v", end, got, want)
+		}
+	}
+}
+
+// endedSource has nothing.
+type endedSource struct{ err error }
+
+func (s endedSource) Receive(context.Context, int) ([]*ackwise.Delivery, error) { return nil, s.err }
+func (s endedSource) Features() ackwise.Features                                { return ackwise.Features{} }
+func (s endedSource) Close() error                                              { return nil }
+func (s endedSource) Settle(context.Context, []ackwise.Settlement) []ackwise.SettleResult {
+	return nil
 }

@@ -117,7 +117,7 @@ func (s *letterSource) Receive(ctx context.Context, max int) ([]*ackwise.Deliver
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.err = nil
-	if len(ds) == 0 && ctx.Err() == nil {
+	if len(ds) == 0 && ctx.Err() == nil && !errors.Is(err, io.EOF) { // its end is no failure
 		s.err = err
 	}
 	if s.ids == nil {
