@@ -57,6 +57,10 @@ real-kubernetes: ## apply deploy/ to a real Kubernetes API (the first run builds
 	$(GO) test -count=1 -run '^$$' ./deploy
 	SERVERS="elasticmq kubernetes" bash test/servers/with.sh $(GO) test -count=1 -v -timeout 10m ./deploy
 
+.PHONY: orders
+orders: ## run the reference pipeline on all 27,004 changes, with every fault, and print its table
+	GO="$(GO)" bash examples/orders-relay/run.sh
+
 .PHONY: bench
 bench: ## run the benchmarks, then the command's own bench
 	$(GO) test -run '^$$' -bench '$(BENCH)' -benchmem ./...

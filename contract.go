@@ -113,6 +113,7 @@ type Features struct {
 	Dead         bool          // OutcomeDead moves the message to dead letters in one step
 	Counts       bool          // Delivery.Counts survive the consumer's process
 	HandOuts     bool          // without Counts: Delivery.Counts.HandOuts do, and nothing says why
+	MaxHandOuts  int           // the system gives a message up after so many hand-outs; 0 = never
 	Causes       bool          // causes are known; else they are CauseFirst or CauseUnknown
 	MaxBatch     int           // the most that one Receive returns; 0 = no limit of its own
 	KeyRuns      bool          // one Receive may return an in-order run of a key, settled in order

@@ -167,6 +167,12 @@ func (o *Options) checkDead(f ackwise.Features) error {
 			Hint: "Set Options.DeadLetters to a store, or Options.NoDeadLetters to try such " +
 				"messages again for ever.",
 		}
+	case o.NoDeadLetters && f.MaxHandOuts > 0:
+		return &ackwise.HintError{
+			Err: invalid("NoDeadLetters", true, fmt.Sprintf("the source itself gives a message up "+
+				"after %d hand-outs, so that it cannot be tried again for ever", f.MaxHandOuts)),
+			Hint: "Set Options.DeadLetters to a store.",
+		}
 	}
 	return nil
 }

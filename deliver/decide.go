@@ -17,6 +17,7 @@ func (l *loop) returned(c *call, errs []error, took time.Duration) {
 	}
 	for _, e := range c.entries {
 		e.state, e.call = waiting, nil
+		l.acquit(e)
 	}
 	// The first failure of a run sends the rest of it back unattempted, or, where the failure is
 	// held here, to their places behind it: whatever their own results say.
@@ -139,9 +140,9 @@ func (l *loop) countFailure(e *entry) int {
 
 // again has e handed out again after a delay: by the source where it can wait that long, else by
 // this loop, which holds it meanwhile. The delay of what can be neither is cut to what the source
-// can do.
+// can do. Where the source gives a message up after so many hand-outs a retry spends none.
 func (l *loop) again(e *entry, o ackwise.Outcome, delay time.Duration, reason string) {
-	if delay > l.f.MaxNackDelay && l.canHold(e, delay) {
+	if (delay > l.f.MaxNackDelay || l.f.MaxHandOuts > 0) && l.canHold(e, delay) {
 		l.hold(e, delay)
 		return
 	}

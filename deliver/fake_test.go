@@ -169,6 +169,10 @@ func (s *fakeSource) handOut(m *fakeMessage, now time.Time) *ackwise.Delivery {
 func (s *fakeSource) back(m *fakeMessage, cause ackwise.Cause) {
 	delete(s.tokens, m.token)
 	m.token, m.cause, m.deadline = "", cause, time.Time{}
+	if m.out == "" && s.f.MaxHandOuts > 0 && m.counts.HandOuts >= s.f.MaxHandOuts {
+		m.out = "given up"
+		s.left = append(s.left, m.m.ID)
+	}
 	s.nudge()
 }
 

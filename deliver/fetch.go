@@ -24,6 +24,7 @@ type fetcher struct {
 	failures  int       // in a row
 	notBefore time.Time // the next call
 	ended     bool      // the source said io.EOF
+	one       bool      // ask for one at a time: there are suspects, or it is not known yet
 }
 
 func (f *fetcher) interrupt() {
@@ -73,6 +74,9 @@ func (l *loop) room() int {
 	if l.f.MaxBatch > 0 {
 		room = min(room, l.f.MaxBatch)
 	}
+	if l.fetch.one { // what is received beside a suspect would be handed out for nothing
+		room = min(room, 1)
+	}
 	return max(room, 0)
 }
 
@@ -83,6 +87,9 @@ func (l *loop) received(ds []*ackwise.Delivery, err error, interrupted bool) {
 	f.running = false
 	for _, d := range ds {
 		l.admit(d, now)
+	}
+	if len(ds) > 0 {
+		f.one = l.suspects > 0 && l.handOutsOnly()
 	}
 	var final interface{ Final() bool }
 	switch {
@@ -105,7 +112,8 @@ func (l *loop) received(ds []*ackwise.Delivery, err error, interrupted bool) {
 }
 
 // advanceBreaker moves the breaker with time and acts on its changes. While it is open, what has
-// not started goes back, and what has stays for its retry.
+// not started goes back, and what has stays for its retry. Where the source gives a message up
+// after so many hand-outs all of it stays: an outage would spend them.
 func (l *loop) advanceBreaker(now time.Time) {
 	l.breaker.advance(now)
 	if l.breaker.state != l.breakerSeen {
@@ -118,6 +126,9 @@ func (l *loop) advanceBreaker(now time.Time) {
 		return
 	}
 	l.fetch.interrupt()
+	if l.f.MaxHandOuts > 0 && l.f.Extend {
+		return
+	}
 	for _, a := range append([]*lane(nil), l.ready...) {
 		if len(a.queue) == 0 {
 			continue

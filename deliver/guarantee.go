@@ -36,7 +36,8 @@ func bind(g Guarantee, handler any, src ackwise.Source) error {
 					"delivery (ackwise.Transactional); with a plain handler a crash between the " +
 					"effect and the ack repeats the effect"),
 				Hint: "Use queue.Transact where the effect is in the embedded engine, " +
-					"postgres.Inbox where it is in Postgres, or AtLeastOnce with a handler of " +
+					"postgres.Inbox where it is in Postgres, kafka.Transact where it is messages " +
+					"to the same Kafka, or AtLeastOnce with a handler of " +
 					"package idempotency, which applies each message's effect once.",
 			}
 		}

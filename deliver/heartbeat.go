@@ -65,8 +65,13 @@ func (l *loop) sweep(now time.Time) {
 		return
 	}
 	l.sweepAt = now.Add(l.sweepInterval())
-	var due []*entry
-	for _, e := range l.inOrder() {
+	var restless, due []*entry
+	for _, e := range l.held {
+		if e.restless(now) {
+			restless = append(restless, e)
+		}
+	}
+	for _, e := range byReceipt(restless) {
 		if l.look(e, now) {
 			due = append(due, e)
 		}
@@ -74,9 +79,18 @@ func (l *loop) sweep(now time.Time) {
 	l.extend(due, now)
 }
 
+// restless reports whether a look at e may change something.
+func (e *entry) restless(now time.Time) bool {
+	past := func(t time.Time) bool { return !t.IsZero() && !now.Before(t) }
+	revoked, lost := e.d.Marked()
+	return revoked || lost || past(e.leaseEnd) || past(e.ceiling) ||
+		!e.leaseEnd.IsZero() && !now.Before(e.extendAt)
+}
+
 // inOrder returns what is held, in the order of receipt.
-func (l *loop) inOrder() []*entry {
-	all := slices.Clone(l.held)
+func (l *loop) inOrder() []*entry { return byReceipt(slices.Clone(l.held)) }
+
+func byReceipt(all []*entry) []*entry {
 	slices.SortFunc(all, func(a, b *entry) int { return cmp.Compare(a.serial, b.serial) })
 	return all
 }
@@ -87,13 +101,14 @@ func (l *loop) look(e *entry, now time.Time) bool {
 		return false
 	}
 	leased := !e.leaseEnd.IsZero()
-	if !e.lost && (leased && !now.Before(e.leaseEnd) || isClosed(e.d.Lost())) {
+	revoked, lost := e.d.Marked()
+	if !e.lost && (leased && !now.Before(e.leaseEnd) || lost) {
 		l.lose(e)
 	}
 	if e.state == gone || e.lost {
 		return false
 	}
-	if !e.revoked && isClosed(e.d.Revoked()) {
+	if !e.revoked && revoked {
 		l.revoke(e, now)
 	}
 	if !e.ceiling.IsZero() && !now.Before(e.ceiling) {

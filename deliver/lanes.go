@@ -21,12 +21,13 @@ const (
 
 // entry is one held delivery. All fields belong to the loop's goroutine.
 type entry struct {
-	d      *ackwise.Delivery
-	lane   *lane
-	serial uint64 // order of receipt
-	index  int    // its place in loop.held
-	state  state
-	call   *call // while working
+	d       *ackwise.Delivery
+	lane    *lane
+	serial  uint64 // order of receipt
+	index   int    // its place in loop.held
+	suspect bool   // runs alone
+	state   state
+	call    *call // while working
 
 	failures int    // in this hand-out, on top of what the source or the memory counted
 	started  bool   // its handler was called
@@ -83,7 +84,7 @@ func (l *loop) laneOf(d *ackwise.Delivery) *lane {
 		if d.Key == "" {
 			return &lane{}
 		}
-		key = "k" + d.Key
+		key = d.Key
 	case ackwise.OrderPartition:
 		key = "p" + d.Partition
 	}
@@ -100,10 +101,10 @@ func (l *loop) admit(d *ackwise.Delivery, now time.Time) {
 	l.serial++
 	e := &entry{d: d, serial: l.serial, index: len(l.held), lane: l.laneOf(d)}
 	l.held = append(l.held, e)
-	if d.Suspect {
+	e.dead = l.crashed(d)
+	if e.suspect = d.Suspect || e.dead == "" && l.suspicious(d); e.suspect {
 		l.suspects++
 	}
-	e.dead = l.crashed(d)
 	l.lease(e, now)
 	e.lane.queue = append(e.lane.queue, e)
 	l.poke(e.lane)
@@ -129,6 +130,20 @@ func (l *loop) head() *entry {
 	return nil
 }
 
+// suspectsLast lets what else is ready start before the suspects, so that little has to go back.
+func (l *loop) suspectsLast() {
+	if l.suspects == 0 {
+		return
+	}
+	last := func(a *lane) int {
+		if len(a.queue) > 0 && a.queue[0].suspect {
+			return 1
+		}
+		return 0
+	}
+	slices.SortStableFunc(l.ready, func(a, b *lane) int { return last(a) - last(b) })
+}
+
 func (l *loop) dropReady() {
 	l.ready[0].queued = false
 	l.ready[0] = nil
@@ -141,7 +156,7 @@ func (l *loop) forget(e *entry) {
 		return
 	}
 	e.state = gone
-	if e.d.Suspect {
+	if e.suspect {
 		l.suspects--
 	}
 	last := l.held[len(l.held)-1]

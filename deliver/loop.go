@@ -69,6 +69,7 @@ func newLoop(ctx context.Context, src ackwise.Source, o Options, batch bool) (*l
 		l.log = slog.New(slog.DiscardHandler)
 	}
 	l.settle = l.settleSource
+	l.fetch.one = l.handOutsOnly() // after a crash, what ended it may be the first to come
 	return l, nil
 }
 

@@ -102,7 +102,9 @@ type Options struct {
 	// out and not why (Features.HandOuts): a message handed out N times before becomes a dead
 	// letter before its handler is called again. Hand-outs that this loop itself gave back (nack,
 	// snooze, release) do not count; those of other processes do, since nothing says how they
-	// ended. Default: 30. Unlimited turns it off. Unused by other sources.
+	// ended. From a third of it on, 2 at least and 10 at most, a message runs alone, so that its
+	// crashes are counted against no other. Default: 30. Unlimited turns it off. Unused by other
+	// sources.
 	MaxHandOuts int
 	// DeadLetters keeps what is dead where the source has no dead letters of its own
 	// (Features.Dead); with those it is refused. Default: nil.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/ackwise/ackwise"
@@ -52,20 +53,29 @@ func (o *outbox) due(now time.Time) time.Time {
 	return first
 }
 
+// take returns what may be sent, and what may not yet.
+func (o *outbox) take(now time.Time) (batch, later []settlement) {
+	wait := func(s settlement) bool { return s.notBefore.After(now) }
+	if !slices.ContainsFunc(o.waiting, wait) {
+		return o.waiting, make([]settlement, 0, len(o.waiting))
+	}
+	for _, s := range o.waiting {
+		if wait(s) {
+			later = append(later, s)
+		} else {
+			batch = append(batch, s)
+		}
+	}
+	return batch, later
+}
+
 // flush sends what may be sent.
 func (l *loop) flush(now time.Time) {
 	o := &l.outbox
 	if o.running || len(o.waiting) == 0 {
 		return
 	}
-	var batch, later []settlement
-	for _, s := range o.waiting {
-		if s.notBefore.After(now) {
-			later = append(later, s)
-		} else {
-			batch = append(batch, s)
-		}
-	}
+	batch, later := o.take(now)
 	if len(batch) == 0 {
 		return
 	}

@@ -13,19 +13,23 @@ import (
 // startReady starts what may start, as far as there is room.
 func (l *loop) startReady(now time.Time) {
 	l.linger.due = time.Time{}
+	l.suspectsLast()
 	for len(l.busy) < l.o.Concurrency {
 		e := l.head()
+		var revoked, lost bool
 		if e == nil {
 			l.linger.since = time.Time{}
+		} else {
+			revoked, lost = e.d.Marked()
 		}
 		switch {
 		case e == nil || !l.mayStart(e):
 			return
-		case isClosed(e.d.Lost()):
+		case lost:
 			l.lose(e)
-		case isClosed(e.d.Revoked()):
+		case revoked:
 			l.revoke(e, now)
-		case l.lingers(e, now):
+		case l.lingers(e, now), e.suspect && !l.isolate(e):
 			return
 		default:
 			// Nothing is picked where the source has just marked e: the next look sees it.
@@ -42,7 +46,7 @@ func (l *loop) mayStart(e *entry) bool {
 	switch {
 	case l.stop.begun || l.alone != nil:
 		return false
-	case e.d.Suspect && len(l.busy) > 0:
+	case e.suspect && len(l.busy) > 0:
 		return false
 	case e.dead != "" || l.breaker.state == breakerClosed:
 		return true
@@ -62,7 +66,7 @@ func (l *loop) probing() bool {
 // pick takes e, the head of the first ready lane, and as many more as one call may have.
 func (l *loop) pick(e *entry) []*entry {
 	picked := []*entry{e}
-	if e.d.Suspect || e.dead != "" || l.breaker.state != breakerClosed {
+	if e.suspect || e.dead != "" || l.breaker.state != breakerClosed {
 		l.dropReady()
 		return picked
 	}
@@ -85,7 +89,8 @@ func (l *loop) pick(e *entry) []*entry {
 
 // plain reports whether e may share a call.
 func plain(e *entry) bool {
-	return !e.d.Suspect && e.dead == "" && !isClosed(e.d.Lost()) && !isClosed(e.d.Revoked())
+	revoked, lost := e.d.Marked()
+	return !e.suspect && e.dead == "" && !revoked && !lost
 }
 
 // start begins the call of the picked entries: with the early ack, the handler or the dead letter.
@@ -98,7 +103,7 @@ func (l *loop) start(picked []*entry, now time.Time) {
 		e.state, e.call = working, c
 	}
 	first := picked[0]
-	if first.d.Suspect {
+	if first.suspect {
 		l.alone = c
 	}
 	switch {
@@ -234,13 +239,4 @@ func (l *loop) interrupt(c *call, reason stopReason, cause error, now time.Time)
 			l.report("handler does not end with its context", e, cause)
 		}
 	})
-}
-
-func isClosed(ch <-chan struct{}) bool {
-	select {
-	case <-ch:
-		return true
-	default:
-		return false
-	}
 }

@@ -107,7 +107,7 @@ func structured(m *ackwise.Message, attributes []attribute, contentType string) 
 	isJSON := contentType == "" || isJSONType(contentType)
 	switch {
 	case m.Body == nil:
-	case isJSON && json.Valid(m.Body):
+	case isJSON && json.Valid(m.Body) && utf8.Valid(m.Body):
 		event["data"] = json.RawMessage(m.Body)
 	case !isJSON && strings.HasPrefix(contentType, "text/") && utf8.Valid(m.Body):
 		event["data"] = string(m.Body)

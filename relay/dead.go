@@ -2,6 +2,7 @@ package relay
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strconv"
@@ -14,7 +15,8 @@ import (
 // DeadLetters makes a sink the dead-letter store of a loop, for sources that have none. A dead
 // letter is the whole message under its own ID, with headers that say where it came from and why it
 // is dead. Where the message's own headers leave no room for all of them, the last ones are left
-// out. A sink that does not deduplicate may hold a dead letter twice after a crash.
+// out, and all of them where only without them it is not too large for the sink. A sink that does
+// not deduplicate may hold a dead letter twice after a crash.
 func DeadLetters(sink ackwise.Sink, pipeline string, o Options) deliver.DeadLetters {
 	o = o.withDefaults()
 	return deliver.DeadLetterFunc(
@@ -23,15 +25,29 @@ func DeadLetters(sink ackwise.Sink, pipeline string, o Options) deliver.DeadLett
 			if o.Topic != "" {
 				m.Topic = o.Topic
 			}
-			results := sink.Publish(ctx, []ackwise.Message{m})
-			if len(results) != 1 {
-				return fmt.Errorf("write dead letter: the sink gave %d results", len(results))
+			err := publishDead(ctx, sink, m)
+			if errors.Is(err, ackwise.ErrTooLarge) {
+				// What fitted into its source would else be stuck there for ever.
+				m.Headers = without(m.Headers, deadLetterHeaders()...)
+				err = publishDead(ctx, sink, m)
 			}
-			if r := results[0]; r.Class != ackwise.ResultAccepted {
-				return fmt.Errorf("write dead letter (%s): %w", r.Class, r.Err)
-			}
-			return nil
+			return err
 		})
+}
+
+func publishDead(ctx context.Context, sink ackwise.Sink, m ackwise.Message) error {
+	results := sink.Publish(ctx, []ackwise.Message{m})
+	if len(results) != 1 {
+		return fmt.Errorf("write dead letter: the sink gave %d results", len(results))
+	}
+	r := results[0]
+	if r.Class == ackwise.ResultAccepted {
+		return nil
+	}
+	if r.Err == nil {
+		r.Err = errNoReason
+	}
+	return fmt.Errorf("write dead letter (%s): %w", r.Class, r.Err)
 }
 
 // deadLetter adds to a message what its dead letter says.

@@ -96,7 +96,10 @@ type sending struct {
 	err error
 }
 
-var errBehind = errors.New("an earlier message of the same key was not accepted")
+var (
+	errBehind   = errors.New("an earlier message of the same key was not accepted")
+	errNoReason = errors.New("the sink gave no reason")
+)
 
 // publishAll publishes run after run of what may stand in one batch.
 func (r *relay) publishAll(ctx context.Context, ds []*ackwise.Delivery) []error {
@@ -187,7 +190,7 @@ func (r *relay) outcome(res *ackwise.Result) error {
 	}
 	err := res.Err
 	if err == nil {
-		err = errors.New("the sink gave no reason")
+		err = errNoReason
 	}
 	err = fmt.Errorf("publish (%s): %w", res.Class, err)
 	if errors.Is(err, ackwise.ErrClosed) {

@@ -231,3 +231,35 @@ func TestDeadLetterOfAFullMessage(t *testing.T) {
 		t.Errorf("the most important header is missing: %v", m.Headers)
 	}
 }
+
+// narrow takes messages with few bytes of headers.
+type narrow struct{ scripted }
+
+func (s *narrow) Publish(ctx context.Context, msgs []ackwise.Message) []ackwise.Result {
+	size := 0
+	for _, h := range msgs[0].Headers {
+		size += len(h.Name) + len(h.Value)
+	}
+	if size > 50 {
+		return []ackwise.Result{{Class: ackwise.ResultRejected, Err: ackwise.ErrTooLarge}}
+	}
+	return s.scripted.Publish(ctx, msgs)
+}
+
+// TestDeadLetterAtTheLimit: a message that the store of dead letters takes only without our headers
+// is kept without them, not tried for ever.
+func TestDeadLetterAtTheLimit(t *testing.T) {
+	sink, d := &narrow{}, delivery("1@k")
+	d.Headers = []ackwise.Header{{Name: "h", Value: []byte("v")}}
+	store := DeadLetters(sink, "pipe", Options{})
+	if err := store.Put(t.Context(), d, "it was refused"); err != nil {
+		t.Fatal(err)
+	}
+	if m := sink.sent[0]; m.ID != "1" || m.Key != "k" || len(m.Headers) != 1 {
+		t.Errorf("the dead letter is %+v", m)
+	}
+	d.Headers[0].Value = make([]byte, 60)
+	if err := store.Put(t.Context(), d, "x"); !errors.Is(err, ackwise.ErrTooLarge) {
+		t.Errorf("Put says %v: it is not durable", err)
+	}
+}

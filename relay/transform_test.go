@@ -1,6 +1,7 @@
 package relay
 
 import (
+	"bytes"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
@@ -231,5 +232,24 @@ func TestRedriveStripsADeadLetter(t *testing.T) {
 			t.Errorf("round %d: got %+v with %s, want %s", round, m, got, want)
 		}
 		d = &ackwise.Delivery{Message: m}
+	}
+}
+
+// TestCloudEventKeepsBytes: JSON whose texts are no UTF-8 is carried as base64, since a reader of
+// the envelope would replace what it cannot read.
+func TestCloudEventKeepsBytes(t *testing.T) {
+	tr := Transform{CloudEvents: Structured, EventSource: "/s", EventType: "t"}
+	body := []byte("{\"a\":\"\xff\"}")
+	m := ackwise.Message{ID: "1", Body: slices.Clone(body)}
+	if err := tr.apply(&m); err != nil {
+		t.Fatal(err)
+	}
+	var event struct {
+		Data   json.RawMessage `json:"data"`
+		Data64 []byte          `json:"data_base64"`
+	}
+	if err := json.Unmarshal(m.Body, &event); err != nil || event.Data != nil ||
+		!bytes.Equal(event.Data64, body) {
+		t.Errorf("the envelope is %q: %v", m.Body, err)
 	}
 }

@@ -55,7 +55,10 @@ const (
 	sasl512   = "scram-sha-512"
 )
 
-const defaultPort = "9092"
+const (
+	defaultPort = "9092"
+	defaultDial = 10 * time.Second
+)
 
 // parseConn takes the options of a connection from a URL.
 func parseConn(e *endpoint.Endpoint) Conn {
@@ -131,7 +134,7 @@ func (c *Conn) opts() ([]kgo.Opt, error) {
 	opts := []kgo.Opt{
 		kgo.SeedBrokers(seeds...),
 		kgo.ClientID(cmp.Or(c.ClientID, "ackwise")),
-		kgo.DialTimeout(cmp.Or(c.DialTimeout, 10*time.Second)),
+		kgo.DialTimeout(cmp.Or(c.DialTimeout, defaultDial)),
 		kgo.DisableClientMetrics(), // no reports about the user's process to the brokers
 	}
 	if c.TLS {

@@ -38,11 +38,14 @@ type group struct {
 	seenMu sync.Mutex // guards the order of calls of watch
 	watch  func(ackwise.Event)
 
-	mu      sync.Mutex // guards all below; never held during I/O
-	parts   map[string]*part
-	noted   map[string]committed // what the last fetch of offsets said
-	kicked  map[string]*part     // fenced before the client knew
-	member  string               // this member's ID when it last got an assignment
+	mu     sync.Mutex // guards all below; never held during I/O
+	parts  map[string]*part
+	noted  map[string]committed // what the last fetch of offsets said
+	kicked map[string]*part     // fenced before the client knew
+	// stays are the partitions that the source takes for its own, and whether it was told since that
+	// it has lost them.
+	stays   map[string]bool
+	member  string // this member's ID when it last got an assignment
 	queue   []logsource.Change
 	err     error // told once
 	final   error // told again and again
@@ -61,13 +64,16 @@ type part struct {
 	leaving   bool
 	released  chan struct{} // closed by Release
 	done      bool          // released is closed
+	told      bool          // Poll has returned the assignment
+	// known: what the source says of the partition is of this assignment, and not of the one before.
+	known bool
 }
 
 func openGroup(o *SourceOptions, opts []kgo.Opt) (*group, error) {
 	ctx, cancel := context.WithCancel(context.Background())
 	g := &group{opts: o, cancel: cancel, gate: make(chan struct{}, 1), closed: make(chan struct{}),
 		ready: make(chan struct{}), watch: o.Log.Observe, parts: map[string]*part{},
-		noted: map[string]committed{}, kicked: map[string]*part{}}
+		noted: map[string]committed{}, kicked: map[string]*part{}, stays: map[string]bool{}}
 	balancer := kgo.CooperativeStickyBalancer()
 	opts = append(slices.Clone(opts), kgo.WithContext(ctx), kgo.WithHooks(g),
 		kgo.ConsumerGroup(o.Group), kgo.ConsumeTopics(o.Topics...), kgo.Balancers(balancer),
@@ -149,6 +155,7 @@ func (g *group) Poll(ctx context.Context, most int) ([]logsource.Change, error) 
 func (g *group) take(most int) (changes []logsource.Change, err error, ok bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	g.takenIn()
 	n := 0
 	for count := 0; n < len(g.queue); n++ {
 		count += max(1, len(g.queue[n].Records))
@@ -158,11 +165,46 @@ func (g *group) take(most int) (changes []logsource.Change, err error, ok bool) 
 	}
 	changes = slices.Clone(g.queue[:n])
 	g.queue = slices.Delete(g.queue, 0, n)
+	g.tell(changes)
 	err, g.err = g.err, nil
 	if err == nil && n == 0 {
 		err = g.final
 	}
 	return changes, err, n > 0 || err != nil
+}
+
+// tell notes what Poll returns. mu is held.
+func (g *group) tell(changes []logsource.Change) {
+	for i := range changes {
+		name := changes[i].Partition
+		switch changes[i].Kind {
+		case logsource.Assigned:
+			g.stays[name] = false
+			// One that is still to be told is the one that the partition has now.
+			p := g.parts[name]
+			if p != nil && !slices.ContainsFunc(g.queue, func(c logsource.Change) bool {
+				return c.Kind == logsource.Assigned && c.Partition == name
+			}) {
+				p.told = true
+			}
+		case logsource.Lost:
+			g.stays[name] = true
+		case logsource.Records, logsource.Revoked:
+		}
+	}
+}
+
+// takenIn notes that the source has taken in what Poll has returned last: it calls Poll again. mu
+// is held.
+func (g *group) takenIn() {
+	for name, over := range g.stays {
+		if over {
+			delete(g.stays, name)
+		}
+	}
+	for _, p := range g.parts {
+		p.known = p.known || p.told
+	}
 }
 
 // poll waits for records, until something else is to be told.
@@ -183,7 +225,7 @@ func (g *group) poll(ctx context.Context, most int) {
 		if errors.Is(f.err, kerr.OffsetOutOfRange) {
 			g.outOfRange(ctx, f.p)
 		} else {
-			g.deleted(ctx, f.p.name, f.err) //nolint:errcheck // it may pass; else Poll says so
+			g.deleted(ctx, f.p, f.err) //nolint:errcheck // it may pass; else Poll says so
 		}
 	}
 }
@@ -395,7 +437,7 @@ func (g *group) where(name string) (topic string, partition int32, ok bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	p := g.parts[name]
-	if p == nil {
+	if p == nil || !p.known {
 		return "", 0, false
 	}
 	return p.topic, p.partition, true
@@ -405,7 +447,12 @@ func (g *group) where(name string) (topic string, partition int32, ok bool) {
 func (g *group) Release(name string) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if p := g.parts[name]; p != nil && !p.done {
+	p := g.parts[name]
+	if p != nil && !p.known {
+		return // it means the last stay
+	}
+	delete(g.stays, name)
+	if p != nil && !p.done {
 		p.done, p.leaving = true, true
 		close(p.released)
 	}

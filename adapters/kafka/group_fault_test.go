@@ -1,6 +1,9 @@
 package kafka_test
 
 import (
+	"errors"
+	"slices"
+	"sync"
 	"sync/atomic"
 	"testing"
 
@@ -76,6 +79,57 @@ func TestRejoinedInSilence(t *testing.T) {
 	expect(t, s, map[string]ackwise.Cause{"m4": ackwise.CauseUnknown, "m5": ackwise.CauseUnknown})
 	if fired.Load() == 0 {
 		t.Error("the group told of no rebalance")
+	}
+}
+
+// TestLatestLooksAtTheLogFirst: where the log ended before the group was seen to have no position
+// is not behind the start of anybody who opens the group meanwhile.
+func TestLatestLooksAtTheLogFirst(t *testing.T) {
+	p := fakePlace(t, 1, "classic")
+	var mu sync.Mutex // guards asked
+	var asked []string
+	for _, key := range []kmsg.Key{kmsg.OffsetFetch, kmsg.ListOffsets, kmsg.OffsetCommit} {
+		p.fake.ControlKey(int16(key), func(kmsg.Request) (kmsg.Response, error, bool) {
+			p.fake.KeepControl()
+			mu.Lock()
+			defer mu.Unlock()
+			asked = append(asked, key.Name())
+			return nil, nil, false
+		})
+	}
+	open(t, p.url("&start=latest"))
+	mu.Lock()
+	defer mu.Unlock()
+	want := []string{"OffsetFetch", "ListOffsets", "OffsetFetch", "OffsetCommit"}
+	if len(asked) < 4 || !slices.Equal(asked[:4], want) {
+		t.Errorf("asked %v, want %v first", asked, want)
+	}
+}
+
+// TestCommitFenced: a commit that the group refuses because it has removed the member takes the
+// message away at once; when the client has heard of it too it comes again.
+func TestCommitFenced(t *testing.T) {
+	p := fakePlace(t, 1, "classic")
+	p.put(t, 0, 0, 2)
+	s := open(t, p.url("&session-timeout=2s"))
+	d := receive(t, s, 1)[0]
+	fired := make(chan struct{}, 2)
+	p.fake.ControlKey(int16(kmsg.OffsetCommit), func(req kmsg.Request) (kmsg.Response, error, bool) {
+		fired <- struct{}{}
+		return refuse(req.(*kmsg.OffsetCommitRequest), kerr.UnknownMemberID), nil, true
+	})
+	r := s.Settle(t.Context(), []ackwise.Settlement{{Token: d.Token}})[0]
+	if !errors.Is(r.Err, ackwise.ErrLeaseLost) {
+		t.Errorf("ack: %+v", r)
+	}
+	p.leave(t, s)
+	got := receive(t, s, 2)
+	if got[0].ID != "m0" || got[0].Cause == ackwise.CauseFirst || got[1].ID != "m1" {
+		t.Errorf("%s, %s; %s", got[0].ID, got[0].Cause, got[1].ID)
+	}
+	ack(t, s, got...)
+	if len(fired) != 1 {
+		t.Errorf("%d refusals, want 1", len(fired))
 	}
 }
 

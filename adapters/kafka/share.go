@@ -42,7 +42,8 @@ type share struct {
 	changed chan struct{} // closed and replaced when a Receive should look again
 	rulings []*ruling     // to be carried out
 	refused map[string]error
-	err     error // told once
+	err     error        // told once
+	given   givenUpError // told once, by Receive or by Close
 	closed  bool
 }
 
@@ -104,7 +105,7 @@ func (s *share) batch() int { return max(1, s.opts.Records/shareFetches) }
 // knows of its own hand-outs it says.
 func (s *share) Features() ackwise.Features {
 	return ackwise.Features{Order: ackwise.OrderNone, Lease: s.opts.lease, Extend: s.opts.renews,
-		HandOuts: true}
+		HandOuts: true, MaxHandOuts: s.opts.handOuts}
 }
 
 // unfinished hides from the client what it has handed out. At the next poll the client accepts by
@@ -175,7 +176,7 @@ func (s *share) take(most int) ([]*ackwise.Delivery, <-chan struct{}, error) {
 	if len(ds) > 0 {
 		return ds, nil, nil
 	}
-	err := s.err
+	err := errors.Join(s.err, s.given.told())
 	s.err = nil
 	return nil, s.changed, err
 }
@@ -314,10 +315,12 @@ func (s *share) Close() error {
 	err := s.cl.LeaveGroupContext(ctx)
 	s.abort() // where the group did not answer, nothing more is waited for
 	s.cl.Close()
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	if err != nil && !errors.Is(err, kerr.UnknownMemberID) {
-		return fmt.Errorf("leave share group %s: %w", s.opts.Group, err)
+		return errors.Join(s.given.told(), fmt.Errorf("leave share group %s: %w", s.opts.Group, err))
 	}
-	return nil
+	return s.given.told()
 }
 
 // shareError sorts an error of a poll; nil is one that passes by itself.

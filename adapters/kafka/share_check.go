@@ -21,8 +21,10 @@ const (
 	shareReset     = "share.auto.offset.reset"
 	shareIsolation = "share.isolation.level"
 	shareLease     = "share.record.lock.duration.ms"
-	// defaultLease is the broker's lease of a record where the group does not say another one.
+	shareLimit     = "share.delivery.count.limit"
+	// The brokers' own lease of a record and bound of hand-outs, where nothing says another one.
 	defaultLease = 30 * time.Second
+	defaultLimit = 5
 )
 
 // prepareShare compares the group's settings with what the options ask for; with Create it sets
@@ -52,14 +54,19 @@ func prepareShare(ctx context.Context, cl *kgo.Client, adm *kadm.Client, o *Sour
 	if err := compareGroup(o, got, want); !hidden && err != nil {
 		return err
 	}
-	lease := got[shareLease]
-	if lease == "" {
-		lease = brokerLease(ctx, adm)
+	brokers := map[string]string{}
+	if got[shareLease] == "" || got[shareLimit] == "" {
+		brokers = brokerConfigs(ctx, adm)
 	}
-	o.lease = defaultLease
-	if ms, err := strconv.Atoi(lease); err == nil && ms > 0 {
-		o.lease = time.Duration(ms) * time.Millisecond
+	number := func(name string, otherwise int) int {
+		n, err := strconv.Atoi(cmp.Or(got[name], brokers["group."+name]))
+		if err != nil || n <= 0 {
+			return otherwise
+		}
+		return n
 	}
+	o.lease = time.Duration(number(shareLease, int(defaultLease/time.Millisecond))) * time.Millisecond
+	o.handOuts = number(shareLimit, defaultLimit)
 	return checkRenew(ctx, adm, o)
 }
 
@@ -79,24 +86,23 @@ func compareGroup(o *SourceOptions, got, want map[string]string) error {
 	return nil
 }
 
-// brokerLease asks for the brokers' own setting; "" where they do not say.
-func brokerLease(ctx context.Context, adm *kadm.Client) string {
+// brokerConfigs asks for the settings of a broker; none where this user may not see them.
+func brokerConfigs(ctx context.Context, adm *kadm.Client) map[string]string {
+	got := map[string]string{}
 	brokers, err := adm.ListBrokers(ctx)
 	if err != nil || len(brokers) == 0 {
-		return ""
+		return got
 	}
 	configs, err := adm.DescribeBrokerConfigs(ctx, brokers[0].NodeID)
 	if err != nil {
-		return ""
+		return got
 	}
 	for _, r := range configs {
 		for _, c := range r.Configs {
-			if c.Key == "group."+shareLease {
-				return c.MaybeValue()
-			}
+			got[c.Key] = c.MaybeValue()
 		}
 	}
-	return ""
+	return got
 }
 
 // renewVersion of ShareAcknowledge can extend a lease (KIP-1222).

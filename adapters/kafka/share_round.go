@@ -110,6 +110,8 @@ func (s *share) ruled(r *ruling, began time.Time, err error) {
 	s.memory.ended(r, err)
 	if err != nil {
 		h.delivery.MarkLost()
+	} else if ackOf(r.outcome) == kgo.AckRelease {
+		s.given.note(h, s.opts.handOuts)
 	}
 	delete(s.holds, h.delivery.Token)
 }
@@ -145,6 +147,7 @@ func (s *share) late(all bool) (late []*held, next time.Duration) {
 			s.memory.note(placeOf(h.record), h.delivery.Counts.HandOuts, ackwise.CauseLeaseExpired)
 		}
 		h.delivery.MarkLost()
+		s.given.note(h, s.opts.handOuts)
 		delete(s.holds, token)
 		s.queue = slices.DeleteFunc(s.queue, func(q *held) bool { return q == h })
 		late = append(late, h)

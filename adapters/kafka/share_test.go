@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"maps"
+	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -11,6 +13,7 @@ import (
 
 	"github.com/ackwise/ackwise"
 	"github.com/ackwise/ackwise/adapters/kafka"
+	"github.com/ackwise/ackwise/deliver"
 )
 
 // shareTests run on the fake and on the real broker. The lease is at most 5 s.
@@ -24,6 +27,8 @@ var shareTests = []struct {
 	{"extended", testShareExtended},
 	{"crash", testShareCrash},
 	{"not set up", testShareNotSetUp},
+	{"limit", testShareLimit},
+	{"given up", testShareGivenUp},
 }
 
 func runShareTests(t *testing.T, start func(t *testing.T) *place) {
@@ -203,5 +208,77 @@ func testShareNotSetUp(t *testing.T, p *place) {
 	s, err := kafka.OpenSource(t.Context(), o)
 	if hint, ok := errors.AsType[*ackwise.HintError](err); !ok {
 		t.Errorf("got %v, %v", s, hint)
+	}
+}
+
+// A message that always fails becomes a dead letter, though the brokers give it up after fewer
+// hand-outs than it has failures.
+func testShareLimit(t *testing.T, p *place) {
+	s := open(t, p.share("&create=true"))
+	p.put(t, 0, 0, 2)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	var mu sync.Mutex // guards the counts
+	calls, dead, acked := 0, 0, 0
+	o := deliver.Options{Backoff: deliver.Backoff{First: time.Millisecond, Cap: 10 * time.Millisecond},
+		DeadLetters: deliver.DeadLetterFunc(func(context.Context, *ackwise.Delivery, string) error {
+			mu.Lock()
+			defer mu.Unlock()
+			dead++
+			return nil
+		}),
+		Observe: func(e ackwise.Event) {
+			if e.Kind == "settled" && e.Outcome == ackwise.OutcomeAck {
+				mu.Lock()
+				defer mu.Unlock()
+				if acked++; acked == 2 {
+					cancel()
+				}
+			}
+		}}
+	err := deliver.Run(ctx, s, ackwise.HandlerFunc(func(_ context.Context, d *ackwise.Delivery) error {
+		mu.Lock()
+		defer mu.Unlock()
+		if d.ID == "m0" {
+			calls++
+			return ackwise.RetryAfter(errors.New("asked for"), 0)
+		}
+		return nil
+	}), o)
+	if err != nil || calls != 10 || dead != 1 || acked != 2 {
+		t.Errorf("%d calls, %d dead letters, %d acked, %v", calls, dead, acked, err)
+	}
+}
+
+// Whoever gives a message back after its last hand-out is told that nobody will get it.
+func testShareGivenUp(t *testing.T, p *place) {
+	s := open(t, p.share("&create=true"))
+	if got := s.Features().MaxHandOuts; got != 5 {
+		t.Fatalf("the brokers give up after %d hand-outs, want 5", got)
+	}
+	p.put(t, 0, 0, 1)
+	for n := range 5 {
+		d := receive(t, s, 1)[0]
+		if d.ID != "m0" || d.Counts.HandOuts != n+1 {
+			t.Fatalf("%s, hand-out %d", d.ID, d.Counts.HandOuts)
+		}
+		settle(t, s, ackwise.OutcomeNack, d)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	ds, err := s.Receive(ctx, 1)
+	if len(ds) > 0 || err == nil || !strings.Contains(err.Error(), "m0") ||
+		!strings.Contains(err.Error(), "5 hand-outs") {
+		t.Errorf("got %v, %v", ds, err)
+	}
+	p.put(t, 0, 1, 1)
+	for n := range 5 {
+		d := receive(t, s, 1)[0]
+		if n < 4 {
+			settle(t, s, ackwise.OutcomeNack, d)
+		}
+	}
+	if err := s.Close(); err == nil || !strings.Contains(err.Error(), "m1") {
+		t.Errorf("close: %v", err)
 	}
 }

@@ -81,13 +81,17 @@ func prepareSink(ctx context.Context, o *SinkOptions) (limit int, err error) {
 	if err != nil {
 		return 0, err
 	}
+	if err := o.handshake(ctx); err != nil {
+		return 0, err
+	}
 	cl, err := kgo.NewClient(opts...)
 	if err != nil {
 		return 0, err
 	}
 	defer cl.Close()
 	if err := cl.Ping(ctx); err != nil {
-		return 0, fmt.Errorf("reach the brokers: %w", orCause(ctx, err))
+		return 0, explainConn(fmt.Errorf("reach the brokers: %w", severed(orCause(ctx, err))),
+			o.Brokers...)
 	}
 	if o.Topic == "" {
 		return 0, nil
@@ -115,7 +119,6 @@ func (s *Sink) client(more ...kgo.Opt) (*kgo.Client, error) {
 		kgo.ProducerBatchCompression(s.o.codec()...),
 		kgo.MaxBufferedRecords(s.o.MaxBuffered),
 		kgo.MaxBufferedBytes(s.o.MaxBufferedBytes),
-		kgo.RecordDeliveryTimeout(s.o.PublishTimeout),
 		kgo.ProduceRequestTimeout(min(s.o.PublishTimeout, 10*time.Second)),
 		kgo.RecordPartitioner(kgo.StickyKeyPartitioner(nil)))
 	if s.o.BatchBytes > 0 {
@@ -134,7 +137,7 @@ func (s *Sink) client(more ...kgo.Opt) (*kgo.Client, error) {
 
 // Features says that a batch may hold runs of a key and that nothing is deduplicated.
 func (s *Sink) Features() ackwise.SinkFeatures {
-	return ackwise.SinkFeatures{KeyRunSafe: true, MaxBodyBytes: max(0, s.limit-bodyRoom)}
+	return ackwise.SinkFeatures{KeyRunSafe: true, MaxBodyBytes: s.maxBody()}
 }
 
 // Publish publishes all messages at once and returns when each has its answer, at the latest after

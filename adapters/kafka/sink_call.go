@@ -89,8 +89,17 @@ func (s *Sink) check(m *ackwise.Message) error {
 	return plain.Validate()
 }
 
+// maxBody is the longest body that surely fits, whatever stands beside it; 0 = not known.
+func (s *Sink) maxBody() int { return max(0, s.limit-bodyRoom) }
+
 // fits reports whether a record is too long for its topic, as far as that is known here.
 func (s *Sink) fits(r *kgo.Record, id string) error {
+	if most := s.maxBody(); most > 0 && len(r.Value) > most {
+		return &ackwise.InvalidError{Field: "body", Reason: fmt.Sprintf(
+			"the body of the message %.80q has %d bytes, and one for the topic %s has at most %d "+
+				"(its max.message.bytes, %d, less %d for key, ID and time)",
+			id, len(r.Value), r.Topic, most, s.limit, bodyRoom)}
+	}
 	if n := size(r); s.limit > 0 && n > s.limit {
 		return &ackwise.InvalidError{Field: "body", Reason: fmt.Sprintf(
 			"the message %.80q takes %d bytes with its key and headers, and the topic %s takes at most "+

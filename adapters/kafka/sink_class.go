@@ -33,6 +33,10 @@ func classify(err error, named bool) ackwise.ResultClass {
 	case err == nil:
 		return ackwise.ResultAccepted
 
+	// Whatever the coordinator said at last.
+	case is(errUnknown):
+		return ackwise.ResultUnknown
+
 	// The brokers looked at it and will never take it.
 	case refused(err):
 		return ackwise.ResultRejected
@@ -96,7 +100,7 @@ func explain(err error, topic string) error {
 		hint = fmt.Sprintf("make the topic %q, or set create=true", topic)
 	case errors.Is(err, kerr.UnsupportedVersion):
 		hint = "the brokers are too old: see docs/systems/kafka.md for the oldest version"
-	case errors.Is(err, context.Canceled), errors.Is(err, kgo.ErrRecordTimeout):
+	case errors.Is(err, context.Canceled):
 		return fmt.Errorf("publish to %s: %w", topic, err)
 	}
 	err = fmt.Errorf("publish to %s: %w", topic, err)

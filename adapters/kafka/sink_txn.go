@@ -98,13 +98,15 @@ func (t *txnProducer) commit(ctx context.Context) error {
 	if err == nil {
 		return nil
 	}
+	// Any other answer may be one to a repeated request, of which the first was carried out.
+	denied := errors.Is(err, kerr.OperationNotAttempted) || errors.Is(err, kerr.TransactionAbortable)
 	// The second call fences what may still be open, so that no later transaction can join it.
 	fence := t.cl.EndTransaction(ctx, kgo.TryAbort)
 	err = t.ended(fmt.Errorf("commit the transaction: %w", err))
 	if fence != nil {
 		err = t.ended(fmt.Errorf("%w; abort it: %w", err, fence))
 	}
-	if kerrDenies(err) {
+	if denied {
 		return err
 	}
 	return fmt.Errorf("%w: %w", errUnknown, err)
@@ -113,7 +115,7 @@ func (t *txnProducer) commit(ctx context.Context) error {
 // errUnknown marks a commit of which nobody heard the answer.
 var errUnknown = errors.New("the commit may have happened")
 
-// kerrDenies reports whether the coordinator's answer says that the transaction is not committed.
+// kerrDenies reports whether the coordinator's answer to an abort says that nothing is left of it.
 func kerrDenies(err error) bool {
 	for _, t := range []error{kerr.OperationNotAttempted, kerr.TransactionAbortable,
 		kerr.InvalidTxnState, kerr.ProducerFenced, kerr.InvalidProducerEpoch,

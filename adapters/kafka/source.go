@@ -67,8 +67,9 @@ type SourceOptions struct {
 	// broker's offset.metadata.max.bytes, in base64. Default of NoteBytes: 3072, for 4096 there.
 	Log logsource.Options
 
-	lease  time.Duration // of a record, in a share group
-	renews bool          // the brokers extend leases
+	lease    time.Duration // of a record, in a share group
+	handOuts int           // after so many the brokers give a record up
+	renews   bool          // the brokers extend leases
 }
 
 // Bounds of the times of a group.

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"maps"
 	"slices"
 	"strings"
@@ -26,6 +25,9 @@ const openTimeout = 30 * time.Second
 func prepare(ctx context.Context, o *SourceOptions, opts []kgo.Opt) error {
 	ctx, cancel := context.WithTimeout(ctx, openTimeout)
 	defer cancel()
+	if err := o.handshake(ctx); err != nil {
+		return err
+	}
 	cl, err := kgo.NewClient(opts...)
 	if err != nil {
 		return fmt.Errorf("make client: %w", err)
@@ -161,19 +163,14 @@ func createTopics(ctx context.Context, adm *kadm.Client, names []string) error {
 // markStart commits where a group begins that is new to a topic, for all partitions at once, so
 // that neither a message that comes before the first commit nor a partition that is added later is
 // missed. Where the group has members already, they did it.
+//
+// Several members may do it at once, and nothing keeps the last one from overwriting the first. So
+// the logs are looked at before the group is: who then finds no commit has a start that is not
+// behind that of anybody who has committed since, and loses nothing of what came after.
 func markStart(ctx context.Context, adm *kadm.Client, o *SourceOptions) error {
-	known, err := adm.FetchOffsetsForTopics(kadm.RequireStable(ctx), o.Group, o.Topics...)
-	if err != nil && !errors.Is(err, kerr.GroupIDNotFound) {
-		return fmt.Errorf("fetch the positions of group %s: %w", o.Group, err)
-	}
-	var fresh []string
-	for _, topic := range o.Topics {
-		if !anyCommitted(known[topic]) {
-			fresh = append(fresh, topic)
-		}
-	}
-	if len(fresh) == 0 {
-		return nil
+	fresh, err := freshTopics(ctx, adm, o, o.Topics)
+	if err != nil || len(fresh) == 0 {
+		return err
 	}
 	list := adm.ListStartOffsets
 	if o.Latest {
@@ -186,10 +183,15 @@ func markStart(ctx context.Context, adm *kadm.Client, o *SourceOptions) error {
 	if err != nil {
 		return fmt.Errorf("ask where the logs begin and end: %w", err)
 	}
+	if fresh, err = freshTopics(ctx, adm, o, fresh); err != nil || len(fresh) == 0 {
+		return err
+	}
 	marks := kadm.Offsets{}
 	at.Offsets().Each(func(m kadm.Offset) {
 		m.LeaderEpoch, m.Metadata = -1, startMark
-		marks.Add(m)
+		if slices.Contains(fresh, m.Topic) {
+			marks.Add(m)
+		}
 	})
 	answers, err := adm.CommitOffsets(ctx, o.Group, marks)
 	if err == nil {
@@ -203,6 +205,21 @@ func markStart(ctx context.Context, adm *kadm.Client, o *SourceOptions) error {
 		return fmt.Errorf("commit the start of group %s: %w", o.Group, err)
 	}
 	return nil
+}
+
+// freshTopics returns those of the topics of which the group has no position.
+func freshTopics(ctx context.Context, adm *kadm.Client, o *SourceOptions, topics []string) (
+	fresh []string, err error) {
+	known, err := adm.FetchOffsetsForTopics(kadm.RequireStable(ctx), o.Group, topics...)
+	if err != nil && !errors.Is(err, kerr.GroupIDNotFound) {
+		return nil, fmt.Errorf("fetch the positions of group %s: %w", o.Group, err)
+	}
+	for _, topic := range topics {
+		if !anyCommitted(known[topic]) {
+			fresh = append(fresh, topic)
+		}
+	}
+	return fresh, nil
 }
 
 func anyCommitted(partitions map[int32]kadm.OffsetResponse) bool {
@@ -221,7 +238,7 @@ func explainSource(err error, o *SourceOptions) error {
 	}
 	err = severed(err)
 	hint := ""
-	switch text := err.Error(); {
+	switch {
 	case errors.Is(err, kerr.TopicAuthorizationFailed):
 		hint = "the user needs the permissions Read and Describe on the topics " +
 			strings.Join(o.Topics, ", ")
@@ -229,19 +246,9 @@ func explainSource(err error, o *SourceOptions) error {
 		hint = "the user needs the permission Read on the group " + o.Group
 	case errors.Is(err, kerr.ClusterAuthorizationFailed):
 		hint = "the user needs the permission Create on the cluster, or leave create out"
-	case errors.Is(err, kerr.SaslAuthenticationFailed),
-		errors.Is(err, kerr.UnsupportedSaslMechanism):
-		hint = "check sasl, user and password"
-	case errors.Is(err, io.ErrUnexpectedEOF):
-		hint = "check tls, sasl, user and password: some brokers just close the connection"
-	case strings.Contains(text, "x509:"), strings.Contains(text, "tls:"):
-		hint = "check tls, ca, cert and key: the broker's certificate has to be signed by ca " +
-			"and be made for the host's name"
-	case strings.Contains(text, "connection refused"), strings.Contains(text, "no such host"):
-		hint = "check that a broker listens at " + strings.Join(o.Brokers, ", ")
 	}
 	if hint == "" {
-		return err
+		return explainConn(err, o.Brokers...)
 	}
 	return &ackwise.HintError{Err: err, Hint: hint}
 }

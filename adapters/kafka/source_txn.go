@@ -14,24 +14,27 @@ func (s *Source) share() bool { return s.group == nil }
 // conn says how the source reaches its brokers.
 func (s *Source) conn() *Conn { return &s.opts.Conn }
 
-// membership is this member's fence. Ask for it before txnOffsets.
-func (s *Source) membership() (group, member string, generation int32, instance *string) {
-	member, generation = s.group.cl.GroupMetadata()
+// fenceOf puts this member's fence into a request. Ask for it before txnOffsets.
+func (s *Source) fenceOf(req *kmsg.TxnOffsetCommitRequest) (err error) {
+	req.Group = s.opts.Group
 	if s.opts.Instance != "" {
-		instance = &s.opts.Instance
+		req.InstanceID = &s.opts.Instance
 	}
-	return s.opts.Group, member, generation, instance
+	req.MemberID, req.Generation, err = s.group.fence()
+	return err
 }
 
-// txnOffsets are marks as a transaction commits them.
-func (s *Source) txnOffsets(marks []logsource.Mark) ([]kmsg.TxnOffsetCommitRequestTopic, error) {
-	var topics []kmsg.TxnOffsetCommitRequestTopic
+// txnOffsets are marks as a transaction commits them, and the assignments that they belong to.
+func (s *Source) txnOffsets(marks []logsource.Mark) (topics []kmsg.TxnOffsetCommitRequestTopic,
+	stays map[string]*part, err error) {
+	stays = map[string]*part{}
 	at := map[string]int{} // topic → its place
 	for _, m := range marks {
 		spot, err := s.group.place(m)
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
+		stays[m.Partition] = spot.stay
 		k, ok := at[spot.topic]
 		if !ok {
 			k = len(topics)
@@ -44,11 +47,5 @@ func (s *Source) txnOffsets(marks []logsource.Mark) ([]kmsg.TxnOffsetCommitReque
 		p.Partition, p.Offset, p.Metadata = spot.partition, spot.offset, &spot.metadata
 		topics[k].Partitions = append(topics[k].Partitions, p)
 	}
-	return topics, nil
-}
-
-// fenced sorts the error of a partition's TxnOffsetCommit as that of a commit: where the group has
-// removed this member the error is logsource.ErrFenced, and the partition comes anew.
-func (s *Source) fenced(partition string, err error) error {
-	return s.group.commitError(partition, err)
+	return topics, stays, nil
 }

@@ -52,8 +52,8 @@ type Transactor struct {
 
 // Transact makes a handler of fn. Conn is the source's: leave it empty. TransactionalID is by
 // default a new one for each Transactor, since the group's generation is the fence; a given one
-// must be no other process's. The result implements ackwise.BatchHandler and binds to its source as an
-// ackwise.Transactional does.
+// must be no other process's. The result implements ackwise.BatchHandler and binds to its source
+// as an ackwise.Transactional does.
 func Transact(fn TransactFunc, o SinkOptions) *Transactor {
 	t := &Transactor{fn: fn, opts: o, midway: func() {}, turn: make(chan struct{}, 1)}
 	t.turn <- struct{}{}
@@ -94,8 +94,7 @@ func (t *Transactor) open(ctx context.Context) error {
 	o := t.opts
 	o.Conn = *t.src.conn()
 	if o.TransactionalID == "" {
-		group, _, _, _ := t.src.membership()
-		o.TransactionalID = "ackwise-" + group + "-" + strings.ToLower(rand.Text())
+		o.TransactionalID = "ackwise-" + t.src.opts.Group + "-" + strings.ToLower(rand.Text())
 	}
 	sink, err := openSink(ctx, o)
 	if err != nil {

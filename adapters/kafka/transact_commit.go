@@ -38,8 +38,11 @@ func excusable(err error) bool {
 
 // send makes the positions and notes a part of the transaction, fenced by the group's generation.
 func (t *Transactor) send(ctx context.Context, marks []logsource.Mark) error {
-	group, member, generation, instance := t.src.membership()
-	topics, err := t.src.txnOffsets(marks)
+	req := kmsg.NewPtrTxnOffsetCommitRequest()
+	if err := t.src.fenceOf(req); err != nil {
+		return err
+	}
+	topics, stays, err := t.src.txnOffsets(marks)
 	if err != nil {
 		return err
 	}
@@ -50,7 +53,7 @@ func (t *Transactor) send(ctx context.Context, marks []logsource.Mark) error {
 	}
 	add := kmsg.NewPtrAddOffsetsToTxnRequest()
 	add.TransactionalID, add.ProducerID, add.ProducerEpoch = t.sink.o.TransactionalID, id, epoch
-	add.Group = group
+	add.Group = req.Group
 	added, err := add.RequestWith(ctx, cl)
 	if err == nil {
 		err = kerr.ErrorForCode(added.ErrorCode)
@@ -58,25 +61,28 @@ func (t *Transactor) send(ctx context.Context, marks []logsource.Mark) error {
 	if err != nil {
 		return fmt.Errorf("add the group to the transaction: %w", t.sink.txn.ended(err))
 	}
-	req := kmsg.NewPtrTxnOffsetCommitRequest()
 	req.TransactionalID, req.ProducerID, req.ProducerEpoch = t.sink.o.TransactionalID, id, epoch
-	req.Group, req.MemberID, req.Generation, req.InstanceID = group, member, generation, instance
 	req.Topics = topics
 	resp, err := req.RequestWith(ctx, cl)
 	if err != nil {
 		return fmt.Errorf("commit positions in the transaction: %w", err)
 	}
-	return t.sent(resp, len(marks))
+	return t.sent(resp, stays)
 }
 
-// sent returns what became of the positions.
-func (t *Transactor) sent(resp *kmsg.TxnOffsetCommitResponse, want int) error {
+// sent returns what became of the positions. Where the group has removed this member the error is
+// logsource.ErrFenced, and the partition comes anew.
+func (t *Transactor) sent(resp *kmsg.TxnOffsetCommitResponse, stays map[string]*part) error {
 	var faults []error
+	want := len(stays)
 	for i := range resp.Topics {
 		for _, p := range resp.Topics[i].Partitions {
-			want--
 			name := partitionName(resp.Topics[i].Topic, p.Partition)
-			if err := t.src.fenced(name, kerr.ErrorForCode(p.ErrorCode)); err != nil {
+			if stays[name] == nil {
+				continue
+			}
+			want--
+			if err := t.src.group.commitError(stays[name], kerr.ErrorForCode(p.ErrorCode)); err != nil {
 				faults = append(faults,
 					fmt.Errorf("commit the position of %s in the transaction: %w", name, err))
 			}
@@ -135,13 +141,13 @@ func (t *Transactor) committed(ctx context.Context, marks []logsource.Mark) (boo
 }
 
 func (t *Transactor) ask(ctx context.Context, marks []logsource.Mark) (bool, error) {
-	want, err := t.src.txnOffsets(marks)
+	want, _, err := t.src.txnOffsets(marks)
 	if err != nil {
 		return false, err
 	}
 	req := kmsg.NewPtrOffsetFetchRequest()
 	req.RequireStable = true
-	req.Group, _, _, _ = t.src.membership()
+	req.Group = t.src.opts.Group
 	g := kmsg.NewOffsetFetchRequestGroup()
 	g.Group = req.Group
 	for i := range want {

@@ -164,6 +164,9 @@ func (e *statusError) Error() string {
 	return fmt.Sprintf("nakadi answered %d %s: %s", e.status, http.StatusText(e.status), e.detail)
 }
 
+// HTTPStatusCode is the answer's status.
+func (e *statusError) HTTPStatusCode() int { return e.status }
+
 func statusOf(err error) int {
 	if e, ok := errors.AsType[*statusError](err); ok {
 		return e.status

@@ -49,12 +49,12 @@ var uuidText = regexp.MustCompile(
 	`^[a-f0-9]{8}-[a-f0-9]{4}-[a-f0-9]{4}-[a-f0-9]{4}-[a-f0-9]{12}$`)
 
 // encode makes the text of an event. What it cannot make an event of is rejected for ever.
-func (o *SinkOptions) encode(m *ackwise.Message, t *eventType, now time.Time) ([]byte, error) {
+func (o *SinkOptions) encode(m *ackwise.Message, t *eventType, now time.Time) (eid string,
+	text []byte, err error) {
 	meta, err := newMetadata(m, t, now)
 	if err != nil {
-		return nil, err
+		return "", nil, err
 	}
-	var text []byte
 	switch o.Wrap {
 	case WrapBody:
 		text, err = wrapBody(m, meta, t)
@@ -67,10 +67,13 @@ func (o *SinkOptions) encode(m *ackwise.Message, t *eventType, now time.Time) ([
 		err = fmt.Errorf("%w: the event has %d bytes, at most %d are allowed",
 			ackwise.ErrTooLarge, len(text), o.MaxEventBytes)
 	}
-	return text, err
+	return meta.EID, text, err
 }
 
 func newMetadata(m *ackwise.Message, t *eventType, now time.Time) (*metadata, error) {
+	if err := ackwise.ValidateID(m.ID); err != nil {
+		return nil, err // JSON would make another one of it
+	}
 	meta := &metadata{EID: m.ID, SpanCtx: map[string]string{},
 		OccurredAt: m.Time.UTC().Format(time.RFC3339Nano)}
 	if !uuidText.MatchString(m.ID) {
@@ -166,8 +169,8 @@ func (o *SinkOptions) wrapData(m *ackwise.Message, meta *metadata, t *eventType)
 	if t.Category != "data" {
 		return nil, fmt.Errorf("wrap data: the event type is of the category %s, not data", t.Category)
 	}
-	if !json.Valid(m.Body) {
-		return nil, &ackwise.InvalidError{Field: "body", Reason: "it is not JSON"}
+	if !json.Valid(m.Body) || !utf8.Valid(m.Body) {
+		return nil, &ackwise.InvalidError{Field: "body", Reason: "it is not JSON in UTF-8"}
 	}
 	w := struct {
 		Metadata *metadata       `json:"metadata"`
@@ -201,6 +204,9 @@ func mergeBody(body []byte, meta *metadata) ([]byte, error) {
 	}
 	if !json.Valid(body) {
 		return nil, bad("it is not a JSON object; wrap=body carries any bytes")
+	}
+	if !utf8.Valid(body) { // a server would store other characters in their place
+		return nil, bad("it is JSON, but not in UTF-8; wrap=body carries any bytes")
 	}
 	own, err := marshal(meta)
 	if err != nil {

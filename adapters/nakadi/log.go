@@ -48,6 +48,7 @@ type part struct {
 	unsure     ackwise.Position            // up to here a commit got no answer
 	note       []byte                      // as it was last read or written
 	slow       time.Time                   // since when it is to move; zero = it is not
+	since      time.Time                   // when its first line came
 }
 
 // stream is one connection, which may still commit for a while after it has ended.
@@ -57,6 +58,7 @@ type stream struct {
 	had  map[string]bool // partitions that it has, or had
 	last time.Time       // of the last line
 	late bool            // the server said that a commit came too late
+	stop bool            // a partition could not be taken in
 }
 
 // begin starts to read; Close ends it.
@@ -84,10 +86,11 @@ func (l *log) run(ctx context.Context) {
 		if ctx.Err() != nil {
 			return
 		}
-		l.report(err)
 		if final(err) {
+			l.end(ctx, err)
 			return
 		}
+		l.report(err)
 		t := time.NewTimer(pause/2 + rand.N(pause/2))
 		select {
 		case <-ctx.Done():
@@ -110,6 +113,18 @@ func (l *log) report(err error) {
 	select {
 	case l.errs <- err:
 	default: // the one before is still to be told
+	}
+}
+
+// end tells every Poll from now on what has ended the source. It waits for them: what was reported
+// before may still stand in the channel's one place.
+func (l *log) end(ctx context.Context, err error) {
+	for {
+		select {
+		case l.errs <- err:
+		case <-ctx.Done():
+			return
+		}
 	}
 }
 

@@ -120,6 +120,8 @@ func (o Server) withDefaults() Server {
 	if o.HTTP == nil {
 		t := http.DefaultTransport.(*http.Transport).Clone()
 		t.MaxIdleConnsPerHost = 16
+		// A connection that died without a word is found out, not used until TCP gives it up.
+		t.HTTP2 = &http.HTTP2Config{SendPingTimeout: 10 * time.Second, PingTimeout: 10 * time.Second}
 		o.HTTP = &http.Client{Transport: t}
 	}
 	return o

@@ -67,15 +67,20 @@ func (s *Sink) Close() error {
 type outgoing struct {
 	at   int // its place in the call
 	text []byte
+	eid  string
 	kind string // event type
 	lane string // "" = it has no key
+
+	err   error // not nil: it cannot be sent, which has this class
+	class ackwise.ResultClass
 }
 
 // publishing is one Publish.
 type publishing struct {
 	sink     *Sink
 	results  []ackwise.Result
-	stuck    map[string]bool // lanes of which a message was not accepted
+	stuck    map[string]bool  // lanes of which a message was not accepted
+	missing  map[string]error // event types that cannot be looked up
 	requests int
 	failed   bool // a request was not answered, or refused for no message's sake
 }
@@ -85,12 +90,10 @@ type publishing struct {
 // the others are sent again without it.
 func (s *Sink) Publish(ctx context.Context, msgs []ackwise.Message) []ackwise.Result {
 	p := &publishing{sink: s, results: make([]ackwise.Result, len(msgs)),
-		stuck: map[string]bool{}}
-	var waiting []outgoing
+		stuck: map[string]bool{}, missing: map[string]error{}}
+	waiting := make([]outgoing, len(msgs))
 	for i := range msgs {
-		if out, ok := p.prepare(ctx, &msgs[i], i); ok {
-			waiting = append(waiting, out)
-		}
+		waiting[i] = p.prepare(ctx, &msgs[i], i)
 	}
 	for len(waiting) > 0 {
 		var wave, later []outgoing
@@ -101,6 +104,8 @@ func (s *Sink) Publish(ctx context.Context, msgs []ackwise.Message) []ackwise.Re
 				p.set(out, ackwise.ResultNotAttempted, errBehind)
 			case out.lane != "" && seen[out.lane]:
 				later = append(later, out)
+			case out.err != nil: // in its turn: what stands before it of its key goes out
+				p.set(out, out.class, out.err)
 			default:
 				seen[out.lane] = true
 				wave = append(wave, out)
@@ -112,8 +117,8 @@ func (s *Sink) Publish(ctx context.Context, msgs []ackwise.Message) []ackwise.Re
 	return p.results
 }
 
-// prepare makes an event of a message, or sets its result.
-func (p *publishing) prepare(ctx context.Context, m *ackwise.Message, at int) (outgoing, bool) {
+// prepare makes an event of a message, or says why it cannot be sent.
+func (p *publishing) prepare(ctx context.Context, m *ackwise.Message, at int) outgoing {
 	s := p.sink
 	msg := *m
 	if msg.ID == "" {
@@ -127,9 +132,9 @@ func (p *publishing) prepare(ctx context.Context, m *ackwise.Message, at int) (o
 	if msg.Key != "" {
 		out.lane = out.kind + "\x00" + msg.Key
 	}
-	refuse := func(class ackwise.ResultClass, err error) (outgoing, bool) {
-		p.set(out, class, err)
-		return out, false
+	refuse := func(class ackwise.ResultClass, err error) outgoing {
+		out.class, out.err = class, err
+		return out
 	}
 	if s.closed.Load() {
 		return refuse(ackwise.ResultRetryable, fmt.Errorf("publish to nakadi: %w", ackwise.ErrClosed))
@@ -141,17 +146,22 @@ func (p *publishing) prepare(ctx context.Context, m *ackwise.Message, at int) (o
 		return refuse(ackwise.ResultRejected, &ackwise.InvalidError{Field: "topic", Value: out.kind,
 			Reason: "it is no name of an event type"})
 	}
+	if err := p.missing[out.kind]; err != nil {
+		return refuse(ackwise.ResultRetryable, err) // asked once a call
+	}
 	t, err := s.types.get(ctx, out.kind)
 	if err != nil {
-		p.failed = statusOf(err) != http.StatusNotFound
-		return refuse(ackwise.ResultRetryable,
-			fmt.Errorf("look up event type %s: %w", out.kind, err))
+		status := statusOf(err) // these two are about this event type alone
+		p.failed = status != http.StatusNotFound && status != http.StatusForbidden
+		err = fmt.Errorf("look up event type %s: %w", out.kind, err)
+		p.missing[out.kind] = err
+		return refuse(ackwise.ResultRetryable, err)
 	}
-	out.text, err = s.o.encode(&msg, t, time.Now())
+	out.eid, out.text, err = s.o.encode(&msg, t, time.Now())
 	if err != nil {
 		return refuse(ackwise.ResultRejected, fmt.Errorf("make event: %w", err))
 	}
-	return out, true
+	return out
 }
 
 func (p *publishing) set(out outgoing, class ackwise.ResultClass, err error) {
@@ -219,7 +229,7 @@ func (p *publishing) send(ctx context.Context, batch []outgoing) {
 			return
 		}
 		a := p.post(ctx, batch)
-		if items := a.items(len(batch)); items != nil {
+		if items := a.items(batch); items != nil {
 			batch = p.byItem(batch, a, items)
 			p.requests++
 			continue
@@ -260,15 +270,21 @@ func (p *publishing) byItem(batch []outgoing, a *answer, items []item) (again []
 	return again
 }
 
-// items returns what an answer says of each event, nil = nothing that can be relied on.
-func (a *answer) items(n int) []item {
+// items returns what an answer says of each event, nil = nothing that can be relied on: items come
+// in the order of the events, and one that names another event speaks of that.
+func (a *answer) items(batch []outgoing) []item {
 	if a.err != nil || a.status != http.StatusMultiStatus &&
 		a.status != http.StatusUnprocessableEntity {
 		return nil
 	}
 	var list []item
-	if json.Unmarshal(a.body, &list) != nil || len(list) != n {
+	if json.Unmarshal(a.body, &list) != nil || len(list) != len(batch) {
 		return nil
+	}
+	for i := range list {
+		if eid := list[i].EID; eid != "" && eid != batch[i].eid {
+			return nil
+		}
 	}
 	return list
 }

@@ -92,7 +92,7 @@ func (o *SourceOptions) find(ctx context.Context, c *client) (sub subscription, 
 	if o.Create {
 		return want.create(ctx, c)
 	}
-	const page = 100
+	const page, most = 100, 100_000 // a server that knows no offset answers the same for ever
 	for offset := 0; ; offset += page {
 		var list struct {
 			Items []subscription `json:"items"`
@@ -109,7 +109,7 @@ func (o *SourceOptions) find(ctx context.Context, c *client) (sub subscription, 
 				return sub, false, nil
 			}
 		}
-		if len(list.Items) < page {
+		if len(list.Items) < page || offset >= most {
 			name := fmt.Sprintf("%s of %s to %v", o.Group, o.Application, o.EventTypes)
 			return sub, false, &ackwise.HintError{
 				Err:  &ackwise.NotFoundError{Kind: "subscription", Name: name},

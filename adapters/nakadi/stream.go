@@ -44,8 +44,8 @@ func (l *log) runStream(ctx context.Context) (began bool, err error) {
 	defer end()
 	err = l.readLines(ctx, st, res.Body)
 	l.tell("stream-ended", err)
-	if final(err) || statusOf(err) != 0 {
-		return false, err // it would end in the same way again
+	if final(err) || statusOf(err) != 0 || st.stop {
+		return false, err // it would end in the same way again: told, and slower each time
 	}
 	return true, nil // the next one begins at once
 }
@@ -106,6 +106,9 @@ func (l *log) readLines(ctx context.Context, st *stream, body io.Reader) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
+	if err := lines.Err(); errors.Is(err, bufio.ErrTooLong) {
+		return &finalError{fmt.Errorf("read stream: a line has more than %d bytes", maxLine)}
+	}
 	return lines.Err()
 }
 
@@ -124,6 +127,7 @@ func (l *log) takeLine(ctx context.Context, st *stream, one *line) error {
 		}
 		var err error
 		if p, err = l.assign(ctx, st, &one.Cursor); err != nil {
+			st.stop = true
 			return err
 		}
 	}
@@ -158,7 +162,8 @@ func (l *log) takeLine(ctx context.Context, st *stream, one *line) error {
 
 // assign takes in a partition: how far it is committed, where it ends, and what its note says.
 func (l *log) assign(ctx context.Context, st *stream, c *cursor) (*part, error) {
-	p := &part{kind: c.Type, name: c.Partition, tokens: map[ackwise.Position]string{}}
+	p := &part{kind: c.Type, name: c.Partition, since: time.Now(),
+		tokens: map[ackwise.Position]string{}}
 	change := logsource.Change{Kind: logsource.Assigned, Partition: c.key(), Partial: l.partial}
 	var err error
 	p.pos, err = l.committed(ctx, c)

@@ -33,7 +33,12 @@ func (l *log) watch(ctx context.Context, st *stream) {
 		case <-every.C:
 		}
 		l.mu.Lock()
-		silent := len(st.had) > 0 && time.Since(st.last) > 3*l.o.KeepAlive
+		patience := 3 * l.o.KeepAlive
+		if len(st.had) == 0 {
+			// Nothing is said of a partition before its old member has committed or timed out.
+			patience += 2 * l.o.CommitTimeout
+		}
+		silent := time.Since(st.last) > patience
 		l.mu.Unlock()
 		if silent {
 			l.tell("stream-silent", errSilent)
@@ -63,7 +68,7 @@ func (l *log) compare(ctx context.Context, st *stream, s *stats, now time.Time) 
 			name := (&cursor{Type: kind.Type, Partition: one.Partition}).key()
 			p := l.parts[name]
 			switch {
-			case p == nil:
+			case p == nil, p.since.After(now): // it came after this was asked for
 			case one.Stream != st.id:
 				l.forget(name)
 				changes = append(changes, logsource.Change{Kind: logsource.Lost, Partition: name})

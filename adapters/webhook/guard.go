@@ -62,8 +62,9 @@ type embedded struct {
 
 func embedding() []embedded {
 	return []embedded{
-		{netip.MustParsePrefix("64:ff9b::/96"), 12}, // NAT64
-		{netip.MustParsePrefix("2002::/16"), 2},     // 6to4
+		{netip.MustParsePrefix("64:ff9b::/96"), 12},    // NAT64
+		{netip.MustParsePrefix("::ffff:0:0:0/96"), 12}, // translated
+		{netip.MustParsePrefix("2002::/16"), 2},        // 6to4
 	}
 }
 
@@ -76,6 +77,7 @@ func special() []netip.Prefix {
 		"192.88.99.0/24", "198.18.0.0/15", "240.0.0.0/4", // 6to4 relays, benchmarks, reserved
 		"::/96", "64:ff9b:1::/48", "100::/64", // compatible, local NAT64, discarded
 		"2001::/23", "2001:db8::/32", "fec0::/10", // Teredo and protocols, texts, site-local
+		"3fff::/20", "5f00::/16", // texts, segment routing
 	} {
 		all = append(all, netip.MustParsePrefix(text))
 	}

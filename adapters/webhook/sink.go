@@ -72,6 +72,9 @@ func (s *Sink) transport() (*http.Transport, error) {
 		MaxIdleConnsPerHost: s.o.Parallel, IdleConnTimeout: time.Minute,
 		TLSHandshakeTimeout: s.o.Timeout, MaxResponseHeaderBytes: 64 << 10,
 		TLSClientConfig: &tls.Config{MinVersion: tls.VersionTLS12},
+		// A connection that died without a word would take in one request after the other, and none
+		// would be answered, until TCP gives up after a quarter of an hour.
+		HTTP2: &http.HTTP2Config{SendPingTimeout: 10 * time.Second, PingTimeout: 10 * time.Second},
 	}
 	if s.o.CA == "" {
 		return t, nil

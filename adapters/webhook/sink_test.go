@@ -176,7 +176,7 @@ func TestWhatIsPublic(t *testing.T) {
 		"fe80::1%eth0": false, "fc00::1": false, "fd00:ec2::254": false, "ff02::1": false,
 		"::ffff:127.0.0.1": false, "::ffff:10.0.0.1": false, "::127.0.0.1": false,
 		"64:ff9b::7f00:1": false, "2002:7f00:1::": false, "2002:a00:1::": false, "2001:db8::1": false,
-		"2001::1": false,
+		"2001::1": false, "::ffff:0:7f00:1": false, "::ffff:0:5db8:d822": true, "3fff::1": false,
 	} {
 		if got := public(netip.MustParseAddr(addr)); got != want {
 			t.Errorf("%s: public is %t, want %t", addr, got, want)

@@ -10,6 +10,7 @@ import (
 
 	awslambda "github.com/aws/aws-lambda-go/lambda"
 
+	"github.com/ackwise/ackwise"
 	"github.com/ackwise/ackwise/adapters/aws/lambda"
 	"github.com/ackwise/ackwise/relay"
 )
@@ -72,7 +73,7 @@ func say(w io.Writer, format string, args ...any) { _, _ = fmt.Fprintf(w, format
 // open opens what the configuration names, and makes the function of it.
 func open(ctx context.Context, c *config, said io.Writer) (*lambda.Function, error) {
 	c.deliver.Logger = slog.New(slog.NewJSONHandler(said, &slog.HandlerOptions{Level: c.level}))
-	to, err := c.to(ctx)
+	to, err := c.openTo(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("ACKWISE_TO: %w", err)
 	}
@@ -92,4 +93,17 @@ func open(ctx context.Context, c *config, said io.Writer) (*lambda.Function, err
 		}
 	}
 	return lambda.New(ctx, o)
+}
+
+// openTo opens the target, which may be away for now where there are dead letters.
+func (c *config) openTo(ctx context.Context) (ackwise.Sink, error) {
+	if c.dead == nil {
+		return c.to(ctx)
+	}
+	to, late, err := openOrLate(ctx, c.to)
+	if late != nil {
+		c.deliver.Logger.WarnContext(ctx, "the target does not answer; it is opened later",
+			"error", late)
+	}
+	return to, err
 }

@@ -158,6 +158,7 @@ func TestMissingThings(t *testing.T) {
 	}{
 		{"topic", "kafka://" + at + "/ther", []string{"ther"}},
 		{"broker", "kafka://127.0.0.1:1/there", []string{"127.0.0.1:1"}},
+		{"TLS", "kafka://" + at + "/there?tls=true&dial-timeout=1s", []string{at, "TLS", "hint:"}},
 		{"credentials", "sqs://eu-central-1/q?endpoint=http://127.0.0.1:1",
 			[]string{"AWS_ACCESS_KEY_ID"}},
 		{"a secret", "https://example.com/?secret=env:ACKWISE_TEST_NONE", []string{"ACKWISE_TEST_NONE"}},

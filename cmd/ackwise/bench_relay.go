@@ -28,8 +28,8 @@ type benchRelayCmd struct {
 	Keys        int    `default:"10000" help:"Keys that they belong to, in order by key."`
 	Partitions  int    `default:"6" help:"Partitions of the topics."`
 	Rounds      int    `default:"5" help:"Repetitions of each; the median counts."`
-	Concurrency int    `default:"4" help:"Batches that are published at once by the relay."`
-	Batch       int    `default:"500" help:"Messages of a batch of the relay, at most."`
+	Concurrency int    `default:"1" help:"Batches that are published at once by the relay; 1 is what a pipeline has by default."`
+	Batch       int    `default:"1000" help:"Messages of a batch of the relay, at most; 1000 is what such a pipeline has by default."`
 	Seed        uint64 `default:"1" help:"Makes keys and bodies, and the order of the contestants."`
 	jsonFlag
 }
@@ -123,7 +123,9 @@ func (b *relayBench) run(ctx context.Context) (rates []relayRate, err error) {
 		return nil, err
 	}
 	defer cl.Close()
-	if err := cl.Ping(ctx); err != nil {
+	reach, cancel := context.WithTimeout(ctx, 15*time.Second)
+	defer cancel()
+	if err := cl.Ping(reach); err != nil {
 		return nil, fmt.Errorf("reach the brokers %s: %w", b.c.Brokers, err)
 	}
 	b.adm = kadm.NewClient(cl)
@@ -351,7 +353,8 @@ func (b *relayBench) relay(ctx context.Context, in, out string) (took time.Durat
 	defer cancel()
 	t := &timed{Source: source, left: b.c.Messages, done: cancel}
 	err = deliver.RunBatch(ctx, t, relay.BatchHandler(sink, relay.Options{}), deliver.Options{
-		Concurrency: b.c.Concurrency, BatchSize: b.c.Batch, NoDeadLetters: true})
+		Concurrency: b.c.Concurrency, BatchSize: b.c.Batch, NoDeadLetters: true,
+		MaxInFlight: 2 * b.c.Concurrency * b.c.Batch})
 	if t.left > 0 {
 		err = errors.Join(err, context.Cause(ctx), fmt.Errorf("%d messages were not settled", t.left))
 	}

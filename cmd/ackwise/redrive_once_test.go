@@ -410,9 +410,11 @@ func TestQuietIsNoFailure(t *testing.T) {
 // endedSource has nothing.
 type endedSource struct{ err error }
 
-func (s endedSource) Receive(context.Context, int) ([]*ackwise.Delivery, error) { return nil, s.err }
-func (s endedSource) Features() ackwise.Features                                { return ackwise.Features{} }
-func (s endedSource) Close() error                                              { return nil }
+func (s endedSource) Receive(context.Context, int) ([]*ackwise.Delivery, error) {
+	return nil, s.err
+}
+func (s endedSource) Features() ackwise.Features { return ackwise.Features{} }
+func (s endedSource) Close() error               { return nil }
 func (s endedSource) Settle(context.Context, []ackwise.Settlement) []ackwise.SettleResult {
 	return nil
 }

@@ -120,6 +120,19 @@ func (f *flow) lineOptions() file.SourceOptions {
 	return o
 }
 
+// largeBatch is the batch size from a log to a sink that takes any number of messages at once: the
+// next batch is received while one is published. What is in flight when the process dies is handed
+// out again one by one, so it is not larger.
+const largeBatch = 1000
+
+func (f *flow) large() bool {
+	if f.cfg.To == "" {
+		return false
+	}
+	in, out := f.in.source.Features(), f.out.sink.Features()
+	return in.Lease == 0 && in.MaxBatch == 0 && out.KeyRunSafe && out.MaxBatch == 0
+}
+
 // sessions returns how many sessions a queue is consumed with, and how much each one holds: what
 // one process works on, so that its death is theirs alone.
 func (f *flow) sessions() (count, each int) {
@@ -139,6 +152,9 @@ func (f *flow) sessions() (count, each int) {
 func (f *flow) options() deliver.Options {
 	o := f.cfg.loopOptions()
 	o.Logger, o.DeadLetters, o.Observe = f.r.log, f.deadLetters, f.observe
+	if o.BatchSize == 0 && o.MaxInFlight == 0 && o.Concurrency == 1 && f.large() {
+		o.BatchSize, o.MaxInFlight = largeBatch, 2*largeBatch
+	}
 	if o.MaxInFlight == 0 && f.in.held != nil {
 		count, each := f.sessions()
 		o.MaxInFlight = max(count*each, o.Concurrency*max(o.BatchSize, 100))

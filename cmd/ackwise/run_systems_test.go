@@ -7,8 +7,50 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kfake"
+	"github.com/twmb/franz-go/pkg/kgo"
 )
+
+// TestAPassedOverLossIsWrittenDown lets a topic lose its beginning before a pipeline that is told
+// to skip reads it.
+func TestAPassedOverLossIsWrittenDown(t *testing.T) {
+	broker, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.SeedTopics(1, "lines"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer broker.Close()
+	client, err := kgo.NewClient(kgo.SeedBrokers(broker.ListenAddrs()...))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	for i := range 10 {
+		r := &kgo.Record{Topic: "lines", Value: []byte{byte('0' + i)}}
+		if err := client.ProduceSync(t.Context(), r).FirstErr(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	admin := kadm.NewClient(client)
+	at := func(n int64) (os kadm.Offsets) {
+		os.AddOffset("lines", 0, n, -1)
+		return os
+	}
+	if err := admin.CommitAllOffsets(t.Context(), "g", at(2)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := admin.DeleteRecords(t.Context(), at(7)); err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	path := writeFile(t, "f.yaml", pipelineOf("from: kafka://"+broker.ListenAddrs()[0]+
+		"/lines?group=g&on-trimmed=skip", "to: file://"+dir+"/out", "no_dead_letters: true"))
+	r := run(t, "", "run", "--until-empty", path)
+	if r.code != 0 || !strings.Contains(r.err, "level=WARN msg=trimmed") ||
+		!strings.Contains(r.err, "lines/0") {
+		t.Errorf("ended with %d, and said:\n%s", r.code, r.err)
+	}
+}
 
 // TestRunThroughAnotherSystem takes lines to a system without an end and out of it again, in one
 // file and one run that ends by itself.

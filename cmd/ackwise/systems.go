@@ -25,6 +25,14 @@ type opening struct {
 	log    *slog.Logger
 }
 
+// warn writes down what a source has met that a person should know of, such as a loss that it was
+// told to pass over.
+func (o opening) warn(e ackwise.Event) {
+	if e.Err != nil {
+		o.log.Warn(e.Kind, "pipeline", e.Pipeline, "partition", e.ID, "error", e.Err)
+	}
+}
+
 // opener opens what was read.
 type opener[T any] func(context.Context, opening) (T, error)
 

@@ -61,7 +61,9 @@ func systems() []scheme {
 	return []scheme{
 		system("kafka://", "kafka://HOST[,HOST]/TOPIC",
 			adapter(kafka.ParseSource, kafka.OpenSource,
-				func(o *kafka.SourceOptions, w opening) { o.Create = o.Create || w.create }),
+				func(o *kafka.SourceOptions, w opening) {
+					o.Create, o.Log.Observe = o.Create || w.create, w.warn
+				}),
 			adapter(kafka.ParseSink, kafka.OpenSink,
 				func(o *kafka.SinkOptions, w opening) { o.Create = o.Create || w.create })),
 		system("sqs://", "sqs://REGION/QUEUE",
@@ -79,7 +81,9 @@ func systems() []scheme {
 				}), nil),
 		system("nakadi://", "nakadi://HOST/EVENT-TYPE",
 			adapter(nakadi.ParseSource, nakadi.OpenSource,
-				func(o *nakadi.SourceOptions, w opening) { o.Create = o.Create || w.create }),
+				func(o *nakadi.SourceOptions, w opening) {
+					o.Create, o.Log.Observe = o.Create || w.create, w.warn
+				}),
 			adapter(nakadi.ParseSink, nakadi.OpenSink, nil)),
 		system("https://", "https://HOST/PATH", nil, hook),
 		system("http://", "http://HOST/PATH", nil, hook),

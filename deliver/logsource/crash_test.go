@@ -188,3 +188,50 @@ func TestFullNoteDoesNotBlockRetries(t *testing.T) {
 		flush(c, notes)
 	}
 }
+
+// TestThousandsInFlight: a note of Kafka's size names all that are in flight, also those between
+// which some are settled, and its next owner knows each.
+func TestThousandsInFlight(t *testing.T) {
+	o := Options{Owner: 1, NoteBytes: 3072}
+	c, notes := newMember(o.withDefaults()), map[string][]byte{}
+	var recs []Record
+	for i := range 8192 {
+		recs = append(recs, Record{Position: pos(1_000_000 + i)})
+	}
+	for _, ch := range []Change{{Kind: Assigned, Partition: "a"}, {Partition: "a", Records: recs}} {
+		if err := c.apply(&ch, time.Time{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	held := map[ackwise.Position]bool{}
+	settled := map[ackwise.Position]bool{}
+	for more := []claim{{}}; len(more) > 0; flush(c, notes) {
+		more = c.take(1000, time.Time{})
+		for i, cl := range more {
+			held[cl.m.pos] = true
+			if i%7 == 3 {
+				c.settle(&ackwise.Settlement{Token: cl.m.handed.delivery.Token}, time.Time{})
+				settled[cl.m.pos] = true
+			}
+		}
+	}
+	if len(held) < 7000 || len(held) == len(recs) {
+		t.Fatalf("%d handed out", len(held))
+	}
+	h, err := inherit(&Change{Note: notes["a"]}, 2)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, r := range recs {
+		e, done := h.find(r.Position)
+		want := ackwise.CauseFirst
+		if held[r.Position] && !settled[r.Position] {
+			want = ackwise.CauseConsumerLost
+		}
+		suspect := want != ackwise.CauseFirst
+		if done != settled[r.Position] || !done && (e.cause != want || e.suspect != suspect) {
+			t.Fatalf("%s: handed out %v, settled %v: %+v, %v",
+				r.Position, held[r.Position], settled[r.Position], e, done)
+		}
+	}
+}

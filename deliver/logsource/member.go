@@ -77,10 +77,15 @@ func (c *member) apply(ch *Change, now time.Time) error {
 	return nil
 }
 
+// dirty reports whether a partition has something to write.
+func (c *member) dirty() bool {
+	return slices.ContainsFunc(c.parts, func(p *partition) bool { return p.version != p.written })
+}
+
 // revoke stops hand-outs of a partition; what is in flight may end until the deadline.
 func (c *member) revoke(p *partition, deadline time.Time) {
 	p.leaving, p.deadline = true, deadline
-	for _, m := range p.msgs {
+	for m := range p.tracker.all {
 		if m.state == held {
 			m.handed.delivery.MarkRevoked()
 		}
@@ -97,7 +102,7 @@ func (c *member) lose(p *partition, now time.Time) {
 
 // remove forgets a partition; what is in flight there is lost.
 func (c *member) remove(p *partition, now time.Time) {
-	for _, m := range p.msgs {
+	for m := range p.tracker.all {
 		if m.state != held {
 			continue
 		}
@@ -236,7 +241,7 @@ func (c *member) settle(s *ackwise.Settlement, now time.Time) (
 	if p == nil {
 		return ackwise.SettleResult{Err: ackwise.ErrLeaseLost}, nil
 	}
-	m := p.msgs[t.ord]
+	m := p.tracker.at(t.ord)
 	if m == nil || m.state != held || uint64(m.counts.HandOuts) != t.handOut {
 		return ackwise.SettleResult{Err: ackwise.ErrLeaseLost}, nil
 	}
@@ -249,6 +254,8 @@ func (c *member) settle(s *ackwise.Settlement, now time.Time) (
 			Field: "reason", Reason: "a drop needs one"}}, nil
 	case s.Outcome == ackwise.OutcomeExtend:
 		return ackwise.SettleResult{}, nil // a hand-out lasts until it is settled
+	case m.handed.writing:
+		return ackwise.SettleResult{Err: errTransacting}, nil
 	}
 	if final := s.Outcome == ackwise.OutcomeAck || s.Outcome == ackwise.OutcomeDead ||
 		s.Outcome == ackwise.OutcomeDrop; final && m.behind() {
@@ -288,9 +295,7 @@ func (c *member) marks(now time.Time) ([]Mark, []write) {
 		}
 		n := p.snapshot(total, final, now)
 		data, size := n.encode(c.opts.NoteBytes)
-		if p.noteSize = size; p.exact {
-			p.noteSize = len(data)
-		}
+		p.measure(n, data, size)
 		marks = append(marks, Mark{Partition: p.name, Position: n.base, Note: data})
 		writes = append(writes, write{p: p, version: p.version, sole: n.sole,
 			ceiling: ceiling, final: final})
@@ -301,7 +306,7 @@ func (c *member) marks(now time.Time) ([]Mark, []write) {
 // idle reports whether nothing that was read waits to be settled.
 func (c *member) idle() bool {
 	for _, p := range c.parts {
-		if len(p.msgs) > 0 {
+		if p.open > 0 {
 			return false
 		}
 	}
@@ -368,13 +373,13 @@ func (c *member) pauses(now time.Time) (pause, resume []string) {
 // tellStuck reports, once, the message for which a full window waits: most of what is in it is
 // settled.
 func (c *member) tellStuck(p *partition, messages int, now time.Time) {
-	settled := p.window() - len(p.msgs)
+	settled := p.window() - p.open
 	switch full := p.window() >= messages; {
 	case !full:
 		p.stuck = false
 	case !p.stuck && settled >= messages/2:
 		p.stuck = true
-		m := p.msgs[p.tracker.first]
+		m := p.tracker.at(p.tracker.first)
 		c.seen = append(c.seen, ackwise.Event{Kind: "stuck", Time: now,
 			Pipeline: c.opts.Pipeline, ID: m.message.ID, Key: m.message.Key,
 			Attempt: m.counts.HandOuts, Cause: m.cause,

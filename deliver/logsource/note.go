@@ -16,13 +16,14 @@ import (
 //	part     bytes   content
 //	magic    1       0xA7
 //	version  1       1
-//	flags    1       1 clean, 2 sole, 4 open, 8 ceiling
+//	flags    1       1 clean, 2 sole, 4 open, 8 ceiling, 16 dense
 //	owner    8       big-endian: the member that wrote it
 //	base     P       everything at or below is settled
 //	blind    P       see note.blind
 //	entries  uvarint number, then for each: P, flags (1 out, 2 suspect, 4 wait, 8 counts,
 //	                 high half: cause), [hand-outs, failures, crashes], [wait in ms] as uvarints
 //	spans    uvarint number, then for each: P first, P last
+//	dense            with that flag, see there: what would not fit as entries and spans
 //	check    4       CRC-32C of all before, big-endian
 //
 // A position P is written against the one before it (blind, the first entry and the first span
@@ -66,6 +67,7 @@ const (
 	flagSole  = 2
 	flagOpen  = 4
 	flagCeil  = 8
+	flagDense = 16
 
 	entryOut     = 1
 	entrySuspect = 2
@@ -102,13 +104,23 @@ func (n *note) encode(limit int) (data []byte, entryBytes int) {
 	if keptSpans < len(n.spans) {
 		blind = max(blind, n.spans[len(n.spans)-1].last)
 	}
-	data = append(make([]byte, 0, limit), noteMagic, noteVersion, n.flags())
-	data = binary.BigEndian.AppendUint64(data, n.owner)
-	data = appendPosition(data, "", n.base)
-	data = appendPosition(data, n.base, blind)
+	if kept < len(n.entries) || keptSpans < len(n.spans) {
+		if data, entryBytes = n.encodeDense(limit, kept); data != nil {
+			return data, entryBytes
+		}
+	}
+	data = n.head(limit, 0, blind)
 	data = append(binary.AppendUvarint(data, uint64(kept)), entries...)
 	data = append(binary.AppendUvarint(data, uint64(keptSpans)), spans...)
 	return withCheck(data), len(entries)
+}
+
+// head begins a note.
+func (n *note) head(limit int, more byte, blind ackwise.Position) []byte {
+	data := append(make([]byte, 0, limit), noteMagic, noteVersion, n.flags()|more)
+	data = binary.BigEndian.AppendUint64(data, n.owner)
+	data = appendPosition(data, "", n.base)
+	return appendPosition(data, n.base, blind)
 }
 
 // fit appends up to count parts, as long as they stay within room, and returns how many it kept.
@@ -177,7 +189,11 @@ func appendPosition(buf []byte, prev, p ackwise.Position) []byte {
 }
 
 func appendEntry(buf []byte, prev ackwise.Position, e *entry) []byte {
-	buf = appendPosition(buf, prev, e.pos)
+	return appendState(appendPosition(buf, prev, e.pos), e)
+}
+
+// appendState writes what is known of an entry beside its position.
+func appendState(buf []byte, e *entry) []byte {
 	flags := byte(e.cause) << 4
 	if e.out {
 		flags |= entryOut
@@ -235,6 +251,9 @@ func decodeNote(data []byte) (*note, error) {
 	n.blind = r.position(n.base)
 	r.entries(n)
 	r.spans(n)
+	if flags&flagDense != 0 {
+		r.dense(n)
+	}
 	if r.bad || len(r.data) > 0 {
 		return nil, fmt.Errorf("%w: its parts do not fit", errNote)
 	}
@@ -250,19 +269,9 @@ type noteReader struct {
 func (r *noteReader) entries(n *note) {
 	prev := n.base
 	for range r.number(uint64(len(r.data))) {
-		e := entry{pos: r.position(prev), counts: ackwise.Counts{HandOuts: 1}}
-		flags := r.byte()
-		e.out, e.suspect = flags&entryOut != 0, flags&entrySuspect != 0
-		e.cause = ackwise.Cause(flags >> 4)
-		if flags&entryCounts != 0 {
-			e.counts.HandOuts = int(r.number(maxCount))
-			e.counts.Failures = int(r.number(maxCount))
-			e.counts.Crashes = int(r.number(maxCount))
-		}
-		if flags&entryWait != 0 {
-			e.wait = time.Duration(r.number(maxWaitMilli)) * time.Millisecond
-		}
-		if e.pos <= prev || e.cause > ackwise.CauseReplayed {
+		e := entry{pos: r.position(prev)}
+		r.state(&e)
+		if e.pos <= prev {
 			r.bad = true
 		}
 		if r.bad {
@@ -270,6 +279,25 @@ func (r *noteReader) entries(n *note) {
 		}
 		n.entries = append(n.entries, e)
 		prev = e.pos
+	}
+}
+
+// state reads what appendState wrote.
+func (r *noteReader) state(e *entry) {
+	flags := r.byte()
+	e.out, e.suspect = flags&entryOut != 0, flags&entrySuspect != 0
+	e.cause = ackwise.Cause(flags >> 4)
+	e.counts = ackwise.Counts{HandOuts: 1}
+	if flags&entryCounts != 0 {
+		e.counts.HandOuts = int(r.number(maxCount))
+		e.counts.Failures = int(r.number(maxCount))
+		e.counts.Crashes = int(r.number(maxCount))
+	}
+	if flags&entryWait != 0 {
+		e.wait = time.Duration(r.number(maxWaitMilli)) * time.Millisecond
+	}
+	if e.cause > ackwise.CauseReplayed {
+		r.bad = true
 	}
 }
 

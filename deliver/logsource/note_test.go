@@ -70,23 +70,107 @@ func TestNoteCut(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		for i, e := range n.entries {
-			if i < len(got.entries) && got.entries[i] != e ||
-				i >= len(got.entries) && got.blind < e.pos {
-				t.Fatalf("entry %+v: neither named nor covered by %q", e, got.blind)
-			}
-		}
-		for i, s := range n.spans {
-			if i < len(got.spans) && got.spans[i] != s ||
-				i >= len(got.spans) && got.blind < s.last {
-				t.Fatalf("span %+v: neither named nor covered by %q", s, got.blind)
-			}
-		}
-		cutEntries += len(n.entries) - len(got.entries)
-		cutSpans += len(n.spans) - len(got.spans)
+		c, d := compareNotes(t, n, got)
+		cutEntries, cutSpans = cutEntries+c, cutSpans+d
 	}
 	if cutEntries == 0 || cutSpans == 0 {
 		t.Errorf("cut %d entries, %d spans: a case never came", cutEntries, cutSpans)
+	}
+}
+
+// compareNotes checks, number by number, that got says what n says or nothing, and that blind
+// covers what it does not say.
+func compareNotes(t *testing.T, n, got *note) (cutEntries, cutSpans int) {
+	t.Helper()
+	say := func(n *note) (map[ackwise.Position]entry, map[ackwise.Position]bool) {
+		entries, settled := map[ackwise.Position]entry{}, map[ackwise.Position]bool{}
+		for _, e := range n.entries {
+			entries[e.pos] = e
+		}
+		for _, s := range n.spans {
+			from, _ := number(s.first)
+			to, _ := number(s.last)
+			for ; from <= to; from++ {
+				settled[pos(int(from))] = true
+			}
+		}
+		return entries, settled
+	}
+	entries, settled := say(n)
+	gotEntries, gotSettled := say(got)
+	for at, e := range gotEntries {
+		if entries[at] != e {
+			t.Fatalf("says %+v, it was %+v", e, entries[at])
+		}
+	}
+	for at := range gotSettled {
+		if !settled[at] {
+			t.Fatalf("calls %s settled", at)
+		}
+	}
+	for at := range entries {
+		if _, ok := gotEntries[at]; !ok && got.blind < at {
+			t.Fatalf("entry %s: neither named nor covered by %q", at, got.blind)
+		}
+	}
+	for at := range settled {
+		if !gotSettled[at] && got.blind < at {
+			t.Fatalf("settled %s: neither named nor covered by %q", at, got.blind)
+		}
+	}
+	return len(entries) - len(gotEntries), len(settled) - len(gotSettled)
+}
+
+// TestNoteDense: thousands of neighbours are named, whatever became of each.
+func TestNoteDense(t *testing.T) {
+	rnd := rand.New(rand.NewPCG(4, 4))
+	used, cut := 0, 0
+	for round := range 300 {
+		n := &note{base: pos(1_000_000 + rnd.IntN(1000)), owner: 5}
+		if round%10 == 0 {
+			n.base = ""
+		}
+		kinds := []entry{plainOut(""), plainOut(""), plainOut(""),
+			{suspect: true, cause: ackwise.CauseConsumerLost, counts: ackwise.Counts{HandOuts: 1}}}
+		settledBefore := false
+		for at := 1_002_000; at < 1_002_000+[]int{500, 7000, 12_000}[round%3]; at++ {
+			k := rnd.IntN(6)
+			e := entry{pos: pos(at), cause: ackwise.CauseFailed, wait: time.Second,
+				counts: ackwise.Counts{HandOuts: 2, Failures: 1}}
+			switch {
+			case rnd.IntN(200) == 0: // one by one
+				n.entries = append(n.entries, e)
+			case k < len(kinds):
+				e = kinds[k]
+				e.pos = pos(at)
+				n.entries = append(n.entries, e)
+			case k == 4 && settledBefore:
+				n.spans[len(n.spans)-1].last = pos(at)
+			case k == 4:
+				n.spans = append(n.spans, span{pos(at), pos(at)})
+			}
+			settledBefore = k == 4 && (len(n.entries) == 0 || n.entries[len(n.entries)-1].pos != pos(at))
+		}
+		data, size := n.encode(3072)
+		if len(data) > 3072 || size > len(data) {
+			t.Fatalf("%d bytes, entries %d", len(data), size)
+		}
+		got, err := decodeNote(data)
+		if err != nil {
+			t.Fatal(err)
+		}
+		used += int(data[2] & flagDense / flagDense)
+		c, s := compareNotes(t, n, got)
+		if round%3 == 1 && c+s > 0 {
+			t.Fatalf("of 7000 neighbours %d entries and %d settled are cut", c, s)
+		}
+		if round%3 == 1 && !reflect.DeepEqual(got, n) {
+			t.Fatal("not the same")
+		}
+		cut += c + s
+	}
+	if used == 0 || cut == 0 {
+		t.Errorf("%d dense notes, %d cut: a case never came", used, cut)
 	}
 }
 

@@ -37,6 +37,7 @@ type handOut struct {
 	delivery *ackwise.Delivery
 	at       time.Time
 	given    bool // out of the source's hands
+	writing  bool // a transaction that settles it is being written
 }
 
 // noted reports whether the note has to name the message.
@@ -52,6 +53,7 @@ func (m *msg) plain() bool {
 type lane struct {
 	queue []*msg
 	taken int // how many from the front the latest take has handed out
+	held  int // how many of it are held
 }
 
 // partition is the state of one partition that this member has. It is pure: it does no I/O and
@@ -68,22 +70,24 @@ type partition struct {
 	opts  *Options
 
 	tracker   tracker
-	msgs      map[uint64]*msg  // unsettled, by ordinal
 	lanes     map[string]*lane // keys with unsettled messages
-	fresh     ordHeap          // ready or following, not named by the note
+	fresh     ordQueue         // ready, not named by the note
+	following ordHeap          // during a take, see follow
 	again     ordHeap          // ready, named by the note
 	suspects  ordHeap          // ready and suspect
 	delayed   dueHeap
 	past      inheritance
 	lastRead  ackwise.Position
-	following int // of fresh
-	bytes     int // of msgs
+	open      int // messages that are not settled
+	bytes     int // of those
 	inFlight  int
 	// noteSize is what the note's entries take: measured at the last snapshot, estimated since.
 	// With exact it is what the whole note takes.
 	noteSize int
-	exact    bool // what was settled out of order must stay in the note, see Source.Transact
-	noteFull bool // reported, and still so
+	noteFar  ackwise.Position // the last one that the note has to name
+	loose    int              // entries that are not plain, at most
+	exact    bool             // the note keeps what was settled out of order: Source.Transact
+	noteFull bool             // reported, and still so
 
 	version   uint64 // grows with whatever the note should tell
 	written   uint64 // the version of the last note that was written
@@ -102,7 +106,7 @@ func newPartition(c *Change, epoch uint64, opts *Options) (*partition, error) {
 	return &partition{
 		name: c.Partition, epoch: epoch, opts: opts, past: past,
 		tracker: tracker{low: c.Position}, lastRead: c.Position,
-		msgs: map[uint64]*msg{}, lanes: map[string]*lane{},
+		lanes: map[string]*lane{},
 	}, err
 }
 
@@ -145,7 +149,8 @@ func (p *partition) add(r *Record, now time.Time) {
 	if m.noted() {
 		p.tracker.touch(ord)
 	}
-	p.msgs[ord] = m
+	p.tracker.put(m)
+	p.open++
 	p.bytes += size(&m.message)
 	if key := m.message.Key; key != "" {
 		if p.lanes[key] == nil {
@@ -177,13 +182,13 @@ func (p *partition) enqueue(m *msg, now time.Time) {
 		heap.Push(&p.delayed, m)
 	case m.suspect:
 		m.state = ready
-		heap.Push(&p.suspects, m)
+		p.suspects.push(m)
 	case m.noted():
 		m.state = ready
-		heap.Push(&p.again, m)
+		p.again.push(m)
 	default:
 		m.state = ready
-		heap.Push(&p.fresh, m)
+		p.fresh.push(m)
 	}
 }
 
@@ -197,28 +202,44 @@ func (p *partition) wake(now time.Time) {
 // next takes the first ready message for a hand-out, or returns nil. A first hand-out needs room in
 // the note; one that the note names already does not wait for it.
 func (p *partition) next(suspect bool, now time.Time) *msg {
-	h := &p.fresh
+	if p.leaving {
+		return nil
+	}
+	if suspect {
+		if len(p.suspects) == 0 {
+			return nil
+		}
+		m := p.suspects.pop()
+		p.hold(m, now)
+		return m
+	}
+	fresh := p.firstFresh()
+	if fresh != nil && !p.room(fresh) {
+		fresh = nil
+	}
+	m := p.again.first()
 	switch {
-	case p.leaving:
+	case m != nil && (fresh == nil || m.ord < fresh.ord):
+		p.again.pop()
+		p.hold(m, now)
+		return m
+	case fresh == nil:
 		return nil
-	case suspect:
-		h = &p.suspects
-	case len(p.again) > 0 && (!p.room() || p.again[0].ord < p.fresh[0].ord):
-		h = &p.again
-	case !p.room():
-		return nil
+	case fresh == p.following.first():
+		p.following.pop()
+	default:
+		p.fresh.pop()
 	}
-	if len(*h) == 0 {
-		return nil
-	}
-	m := heap.Pop(h).(*msg)
-	if m.state == following {
-		p.following--
-	}
-	fresh := !m.noted()
-	p.hold(m, now)
-	if fresh {
-		p.follow(m, now)
+	p.hold(fresh, now)
+	p.follow(fresh, now)
+	return fresh
+}
+
+// firstFresh returns the first message that can be handed out for the first time, nil = none.
+func (p *partition) firstFresh() *msg {
+	m, f := p.fresh.first(), p.following.first()
+	if m == nil || f != nil && f.ord < m.ord {
+		return f
 	}
 	return m
 }
@@ -238,31 +259,24 @@ func (p *partition) follow(m *msg, now time.Time) {
 	}
 	if next := a.queue[a.taken]; next.state == waiting && !next.noted() && !next.due.After(now) {
 		next.state = following
-		heap.Push(&p.fresh, next)
-		p.following++
+		p.following.push(next)
 	}
 }
 
 // endTake lets those wait again that could have been taken and were not.
 func (p *partition) endTake() {
-	if p.following == 0 {
-		return
+	for i := range p.following {
+		p.following[i].m.state = waiting
+		p.following[i] = ordItem{}
 	}
-	p.fresh = slices.DeleteFunc(p.fresh, func(m *msg) bool {
-		if m.state != following {
-			return false
-		}
-		m.state = waiting
-		return true
-	})
-	heap.Init(&p.fresh)
-	p.following = 0
+	p.following = p.following[:0]
 }
 
 // hold makes a hand-out of m.
 func (p *partition) hold(m *msg, now time.Time) {
 	if !m.noted() {
 		p.noteSize += p.cost(m)
+		p.noteFar = max(p.noteFar, m.pos)
 	}
 	p.tracker.touch(m.ord)
 	m.state, m.out = held, true
@@ -270,12 +284,14 @@ func (p *partition) hold(m *msg, now time.Time) {
 	m.handed = &handOut{delivery: p.delivery(m), at: now}
 	p.inFlight++
 	p.version++
+	if m.lane != nil {
+		m.lane.held++
+	}
 }
 
-// room reports whether there is a fresh message and the note can name it.
-func (p *partition) room() bool {
-	return len(p.fresh) > 0 && (p.inFlight == 0 && len(p.tracker.touched()) == 0 ||
-		p.noteSize == 0 || p.fits(p.fresh[0]))
+// room reports whether the note can name m, which is fresh.
+func (p *partition) room(m *msg) bool {
+	return p.inFlight == 0 && len(p.tracker.touched()) == 0 || p.noteSize == 0 || p.fits(m)
 }
 
 // fits reports whether the note has room for a first hand-out of m. A quarter of the note is kept
@@ -285,7 +301,39 @@ func (p *partition) fits(m *msg) bool {
 	if p.exact {
 		limit = p.opts.NoteBytes / 2
 	}
-	return p.noteSize+p.cost(m) <= limit
+	return p.noteSize+p.cost(m) <= limit || !p.exact && p.fitsDense(m)
+}
+
+// Of what a dense note takes: an entry that is not plain, and all but the bits, at most.
+const (
+	looseRoom = 16
+	denseRoom = 160
+)
+
+// fitsDense reports whether a dense note has room for a first hand-out of m, wherever what is
+// before it is settled or not.
+func (p *partition) fitsDense(m *msg) bool {
+	d, ok := distance(p.tracker.slots[0].pos, max(m.pos, p.noteFar))
+	room := (p.opts.NoteBytes - denseRoom) * 5 / 8
+	return ok && d < uint64(4*max(0, room-p.loose*looseRoom))
+}
+
+// measure takes in how much room a note took.
+func (p *partition) measure(n *note, data []byte, entryBytes int) {
+	p.noteSize, p.loose = entryBytes, 0
+	switch {
+	case p.exact:
+		p.noteSize = len(data)
+		return
+	case data[2]&flagDense != 0:
+		p.noteSize = p.opts.NoteBytes // there is no room but as dense
+	}
+	_, p.noteFar = n.firstAndLast()
+	for i := range n.entries {
+		if n.entries[i] != plainOut(n.entries[i].pos) {
+			p.loose++
+		}
+	}
 }
 
 // cost is what a first hand-out takes in the note at most: what its position does not have in
@@ -306,7 +354,10 @@ func (p *partition) cost(m *msg) int {
 }
 
 // full reports whether fresh messages wait for room in the note.
-func (p *partition) full() bool { return !p.leaving && len(p.fresh) > 0 && !p.room() }
+func (p *partition) full() bool {
+	m := p.fresh.first()
+	return !p.leaving && m != nil && !p.room(m)
+}
 
 func (p *partition) delivery(m *msg) *ackwise.Delivery {
 	return &ackwise.Delivery{
@@ -326,11 +377,21 @@ func (p *partition) requeue(m *msg, now time.Time) {
 	m.handed, m.out = nil, false
 	p.inFlight--
 	p.version++
-	if m.behind() {
-		m.state = waiting // the rest of a run waits for its first
+	a := m.lane
+	if a == nil {
+		p.enqueue(m, now)
 		return
 	}
-	p.enqueue(m, now)
+	a.held--
+	m.state = waiting // the rest of a run waits for its first, and that for the rest to be back
+	p.advance(a, now)
+}
+
+// advance lets a lane's first message be handed out, once nothing of the lane is held.
+func (p *partition) advance(a *lane, now time.Time) {
+	if head := a.queue[0]; a.held == 0 && head.state == waiting {
+		p.enqueue(head, now)
+	}
 }
 
 // behind reports whether an earlier message of m's key is not settled.
@@ -338,17 +399,19 @@ func (m *msg) behind() bool { return m.lane != nil && m.lane.queue[0] != m }
 
 // settle ends the hand-out of m.
 func (p *partition) settle(m *msg, s *ackwise.Settlement, now time.Time) {
-	p.record(m, s, now)
 	delay := min(s.Delay, p.opts.MaxDelay)
 	m.due = now
 	switch s.Outcome {
 	case ackwise.OutcomeNack:
 		m.counts.Failures++
+		p.loose++
 		m.cause, m.due, m.suspect = ackwise.CauseFailed, now.Add(delay), false
 	case ackwise.OutcomeSnooze:
+		p.loose++
 		m.cause, m.due, m.suspect = ackwise.CauseSnoozed, now.Add(delay), false
 	case ackwise.OutcomeRelease:
 		// Unattempted: a suspect stays one.
+		p.loose++
 		m.cause = ackwise.CauseReleased
 		if p.leaving {
 			m.cause = ackwise.CauseRebalanced
@@ -357,6 +420,7 @@ func (p *partition) settle(m *msg, s *ackwise.Settlement, now time.Time) {
 		p.finish(m, now)
 		return
 	}
+	p.record(m, s, now)
 	p.requeue(m, now)
 }
 
@@ -376,21 +440,20 @@ func (p *partition) finish(m *msg, now time.Time) {
 	p.inFlight--
 	p.version++
 	p.bytes -= size(&m.message)
-	delete(p.msgs, m.ord)
+	p.open--
 	p.tracker.settle(m.ord)
 	p.past.forget(p.tracker.low)
 	if m.lane == nil {
 		return
 	}
+	m.lane.held--
 	m.lane.queue[0] = nil
 	m.lane.queue = m.lane.queue[1:]
 	if len(m.lane.queue) == 0 {
 		delete(p.lanes, m.message.Key)
 		return
 	}
-	if head := m.lane.queue[0]; head.state == waiting {
-		p.enqueue(head, now)
-	}
+	p.advance(m.lane, now)
 }
 
 // window is how many messages were read and are above the position.
@@ -408,8 +471,9 @@ func (p *partition) snapshot(total int, final bool, now time.Time) *note {
 	if n.blind <= n.base {
 		n.blind = ""
 	}
-	for ord := range p.tracker.open {
-		if m := p.msgs[ord]; m.noted() {
+	n.entries = slices.Grow(n.entries, p.inFlight)
+	for m := range p.tracker.open {
+		if m.noted() {
 			if n.ceiling && !final && m.plain() {
 				continue // blind says as much of it
 			}
@@ -437,15 +501,6 @@ func (p *partition) snapshot(total int, final bool, now time.Time) *note {
 	}
 	return n
 }
-
-// ordHeap is a heap of messages by position.
-type ordHeap []*msg
-
-func (h ordHeap) Len() int           { return len(h) }
-func (h ordHeap) Less(i, j int) bool { return h[i].ord < h[j].ord }
-func (h ordHeap) Swap(i, j int)      { h[i], h[j] = h[j], h[i] }
-func (h *ordHeap) Push(m any)        { *h = append(*h, m.(*msg)) }
-func (h *ordHeap) Pop() any          { return pop((*[]*msg)(h)) }
 
 // dueHeap is a heap of messages by when they are due.
 type dueHeap []*msg

@@ -36,6 +36,8 @@ type world struct {
 	parts    []*simPart
 	members  []*simMember
 	receives int
+	most     int // of one Receive
+	rare     int // how much rarer failures are
 	fired    map[string]int
 	causes   map[ackwise.Cause]int
 }
@@ -83,6 +85,11 @@ func newWorld(t *testing.T, seed uint64) *world {
 	if seed%5 == 4 {
 		w.opts.Journal = JournalCeiling
 	}
+	w.most, w.rare = 6, 1
+	if seed%6 == 5 { // more in flight than a note names one by one
+		w.most, w.rare, w.opts.NoteBytes = 60, 10, 320
+		w.opts.PartitionMessages, w.opts.PollMessages = simPerPart, 64
+	}
 	for i := range 2 {
 		p := &simPart{name: fmt.Sprintf("t/%d", i)}
 		for j := range simPerPart {
@@ -91,7 +98,7 @@ func newWorld(t *testing.T, seed uint64) *world {
 			if k := w.rnd.IntN(8); k > 0 {
 				m.key = fmt.Sprint("k", k)
 			}
-			if w.rnd.IntN(5) == 0 {
+			if w.rnd.IntN(5*w.rare) == 0 {
 				m.fails = 1 + w.rnd.IntN(3)
 			}
 			p.msgs = append(p.msgs, m)
@@ -190,6 +197,9 @@ func (w *world) accept(p *simPart, mark *Mark) {
 	if err != nil {
 		w.t.Fatalf("read own note: %v", err)
 	}
+	if mark.Note[2]&flagDense != 0 {
+		w.fired["dense note"]++
+	}
 	for _, s := range n.spans {
 		for _, m := range p.msgs {
 			if s.first <= m.pos && m.pos <= s.last && !m.done {
@@ -203,7 +213,7 @@ func (w *world) accept(p *simPart, mark *Mark) {
 // receive claims, writes and hands out, with a fault in between now and then.
 func (w *world) receive(sm *simMember, calm bool) {
 	w.receives++
-	claims := sm.m.take(1+w.rnd.IntN(6), w.now)
+	claims := sm.m.take(1+w.rnd.IntN(w.most), w.now)
 	if len(claims) == 0 {
 		return
 	}
@@ -355,10 +365,10 @@ func (w *world) handle(sm *simMember, calm bool) {
 		m.fails--
 		s.Outcome, s.Reason = ackwise.OutcomeNack, "no"
 		s.Delay = time.Duration(w.rnd.IntN(20)) * time.Second
-	case !calm && w.rnd.IntN(20) == 0:
+	case !calm && w.rnd.IntN(20*w.rare) == 0:
 		s.Outcome = ackwise.OutcomeSnooze
 		s.Delay = time.Duration(w.rnd.IntN(20)) * time.Second
-	case !calm && w.rnd.IntN(20) == 0:
+	case !calm && w.rnd.IntN(20*w.rare) == 0:
 		s.Outcome = ackwise.OutcomeRelease
 	default:
 		m.done = true
@@ -552,7 +562,7 @@ func TestSimulation(t *testing.T) {
 	for _, name := range []string{"window full", "fenced", "write failed", "revoked", "seized",
 		"killed before the hand-out", "killed by a message", "killed from outside",
 		"released on revocation", "settled too late", "handed out by a former owner", "run",
-		"acked before its run"} {
+		"acked before its run", "dense note"} {
 		if fired[name] == 0 {
 			t.Errorf("the fault %q never fired", name)
 		}

@@ -289,10 +289,18 @@ func (s *Source) takeIn(changes []Change, err error) error {
 		}
 	}
 	s.pollErr = err
+	// What an earlier owner has settled may let the position move, and nobody waits for that: at the
+	// end of a partition no later write would carry it along.
+	if s.lazyAt.IsZero() && s.member.dirty() {
+		s.lazyAt = now.Add(max(s.opts.CommitEvery, unaskedDelay))
+	}
 	s.wakeReceivers()
 	s.wakeWriter()
 	return err
 }
+
+// unaskedDelay is how long a write waits that nobody has asked for.
+const unaskedDelay = 100 * time.Millisecond
 
 // finalError is an error after which nothing more comes.
 type finalError struct{ err error }

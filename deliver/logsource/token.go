@@ -11,19 +11,33 @@ import (
 // which hand-out of it.
 type token struct{ owner, epoch, ord, handOut uint64 }
 
+// The longest token.
+const (
+	tokenBytes = 8 + 3*binary.MaxVarintLen64
+	tokenText  = (tokenBytes*8 + 5) / 6
+)
+
 func (t token) encode() ackwise.LeaseToken {
-	b := binary.BigEndian.AppendUint64(make([]byte, 0, 32), t.owner)
+	var room [tokenBytes]byte
+	var text [tokenText]byte
+	b := binary.BigEndian.AppendUint64(room[:0], t.owner)
 	b = binary.AppendUvarint(b, t.epoch)
 	b = binary.AppendUvarint(b, t.ord)
 	b = binary.AppendUvarint(b, t.handOut)
-	return ackwise.LeaseToken(base64.RawURLEncoding.EncodeToString(b))
+	return ackwise.LeaseToken(base64.RawURLEncoding.AppendEncode(text[:0], b))
 }
 
 func decodeToken(s ackwise.LeaseToken) (t token, ok bool) {
-	b, err := base64.RawURLEncoding.DecodeString(string(s))
-	if err != nil || len(b) < 8 {
+	var room [tokenBytes]byte
+	var text [tokenText]byte
+	if len(s) > tokenText {
 		return token{}, false
 	}
+	n, err := base64.RawURLEncoding.Decode(room[:], text[:copy(text[:], s)])
+	if err != nil || n < 8 {
+		return token{}, false
+	}
+	b := room[:n]
 	t.owner, b = binary.BigEndian.Uint64(b), b[8:]
 	for _, field := range [...]*uint64{&t.epoch, &t.ord, &t.handOut} {
 		v, n := binary.Uvarint(b)

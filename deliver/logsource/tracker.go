@@ -19,6 +19,7 @@ type tracker struct {
 type slot struct {
 	pos     ackwise.Position
 	settled bool
+	m       *msg // while it is open
 }
 
 // add appends a position, which must be above all before, and returns its ordinal.
@@ -32,6 +33,26 @@ func (t *tracker) add(pos ackwise.Position, settled bool) uint64 {
 	return ord
 }
 
+// put notes the message of an ordinal.
+func (t *tracker) put(m *msg) { t.slots[m.ord-t.first].m = m }
+
+// at returns the message of an ordinal, nil = none that is open.
+func (t *tracker) at(ord uint64) *msg {
+	if ord < t.first || ord-t.first >= uint64(len(t.slots)) {
+		return nil
+	}
+	return t.slots[ord-t.first].m
+}
+
+// all calls yield with the messages that are open, in order.
+func (t *tracker) all(yield func(m *msg) bool) {
+	for i := range t.slots {
+		if m := t.slots[i].m; m != nil && !yield(m) {
+			return
+		}
+	}
+}
+
 // settle marks an ordinal and reports whether it was open: a second settle changes nothing.
 func (t *tracker) settle(ord uint64) bool {
 	if ord < t.first || ord >= t.first+uint64(len(t.slots)) {
@@ -41,7 +62,7 @@ func (t *tracker) settle(ord uint64) bool {
 	if s.settled {
 		return false
 	}
-	s.settled = true
+	s.settled, s.m = true, nil
 	t.touch(ord)
 	t.advance()
 	return true
@@ -84,10 +105,11 @@ func (t *tracker) spans() []span {
 	return out
 }
 
-// open calls yield with the touched ordinals that are not settled, in order.
-func (t *tracker) open(yield func(ord uint64) bool) {
-	for i, s := range t.touched() {
-		if !s.settled && !yield(t.first+uint64(i)) {
+// open calls yield with the touched messages that are open, in order.
+func (t *tracker) open(yield func(m *msg) bool) {
+	touched := t.touched()
+	for i := range touched {
+		if m := touched[i].m; m != nil && !yield(m) {
 			return
 		}
 	}

@@ -20,6 +20,10 @@ var ErrUnsettled = errors.New("it is not known whether the settlements were writ
 // of order: it would be handed out again. There is room once earlier messages are settled.
 var ErrNoteFull = errors.New("the journal's note has no room for it: messages before it are open")
 
+// errTransacting is what Settle answers for a hand-out that a transaction is settling: how that
+// ends is not known yet, and a repeated call hears it.
+var errTransacting = errors.New("a transaction is settling it")
+
 // ack is a hand-out that a transaction settles.
 type ack struct {
 	p     *partition
@@ -68,6 +72,9 @@ func (s *Source) intend(tokens []ackwise.LeaseToken) ([]ack, []Mark, []write, er
 		return nil, nil, nil, err
 	}
 	marks, writes, err := s.member.intend(acks, time.Now())
+	for _, a := range acks {
+		a.m.handed.writing = err == nil
+	}
 	return acks, marks, writes, err
 }
 
@@ -76,6 +83,11 @@ func (s *Source) transacted(acks []ack, writes []write, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	now := time.Now()
+	for _, a := range acks {
+		if a.m.handed != nil { // it is not where the partition was lost meanwhile
+			a.m.handed.writing = false
+		}
+	}
 	if err == nil || errors.Is(err, ErrFenced) || errors.Is(err, ErrUnsettled) {
 		s.member.transacted(acks, writes, err, now)
 	}
@@ -95,7 +107,7 @@ func (c *member) held(tokens []ackwise.LeaseToken) ([]ack, error) {
 		if k < 0 {
 			return nil, ackwise.ErrLeaseLost
 		}
-		m := c.parts[k].msgs[t.ord]
+		m := c.parts[k].tracker.at(t.ord)
 		if m == nil || m.state != held || uint64(m.counts.HandOuts) != t.handOut {
 			return nil, ackwise.ErrLeaseLost
 		}
@@ -145,7 +157,7 @@ func (c *member) intend(acks []ack, now time.Time) (marks []Mark, writes []write
 		}
 		note := copied.snapshot(total, false, now)
 		data, _ := note.encode(c.opts.NoteBytes)
-		if told, err := decodeNote(data); err != nil || len(told.spans) < len(note.spans) {
+		if told, err := decodeNote(data); err != nil || !slices.Equal(told.spans, note.spans) {
 			return nil, nil, errors.Join(fmt.Errorf("%s: %w", p.name, ErrNoteFull), err)
 		}
 		p.noteSize = len(data)

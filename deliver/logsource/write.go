@@ -129,7 +129,7 @@ func (s *Source) finish(r *round, writes []write, errs []error) (release []strin
 			continue
 		}
 		s.retryAt = now.Add(s.opts.RetryEvery)
-		if s.opts.CommitEvery > 0 && s.lazyAt.IsZero() {
+		if (r == nil || s.opts.CommitEvery > 0) && s.lazyAt.IsZero() {
 			s.lazyAt = s.retryAt
 		}
 		if r != nil {

@@ -40,7 +40,7 @@ func (p *pair) close() {
 func StartProxy(t testing.TB, target string) *Proxy {
 	t.Helper()
 	var lc net.ListenConfig
-	l, err := lc.Listen(context.Background(), "tcp", "127.0.0.1:0")
+	l, err := lc.Listen(t.Context(), "tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatalf("listen for a proxy: %v", err)
 	}

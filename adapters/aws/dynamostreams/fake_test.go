@@ -32,6 +32,11 @@ type fake struct {
 	// fault may answer a call in the place of the server, or lose its answer: see faultKind.
 	fault func(operation string) faultKind
 	fired map[string]int
+	// noFirst: an iterator begins only at numbers that records have.
+	noFirst bool
+	// hidden is how many lists lack the shard before the last; one with fewer than three is whole.
+	hidden     int
+	noIterator int // how many answers lack their iterator
 }
 
 // faultKind is what becomes of one call.
@@ -482,8 +487,13 @@ func (f *fake) shard(id string) *fakeShard {
 func (f *fake) describeStream(q *request) any {
 	var list []map[string]any
 	var more any
+	var behind *fakeShard
+	if f.hidden > 0 && len(f.shards) > 2 {
+		f.hidden--
+		behind = f.shards[len(f.shards)-2]
+	}
 	for _, s := range f.shards {
-		if s.id <= q.ExclusiveStartShardID {
+		if s.id <= q.ExclusiveStartShardID || s == behind {
 			continue
 		}
 		if len(list) == f.page {
@@ -515,6 +525,11 @@ func (f *fake) iterator(q *request) (any, error) {
 	case "TRIM_HORIZON":
 	case "AT_SEQUENCE_NUMBER":
 		after = n - 1
+		if f.noFirst && !slices.ContainsFunc(s.records, func(r fakeRecord) bool {
+			return r.sequence == n
+		}) {
+			return nil, errors.New("no record has the sequence number")
+		}
 	case "AFTER_SEQUENCE_NUMBER":
 		after = n
 	default:
@@ -525,6 +540,10 @@ func (f *fake) iterator(q *request) (any, error) {
 	}
 	if after < s.trimmed {
 		return nil, refuse("TrimmedDataAccessException")
+	}
+	if f.noIterator > 0 {
+		f.noIterator--
+		return map[string]any{}, nil
 	}
 	return map[string]any{"ShardIterator": fmt.Sprintf("%s|%d|%d", s.id, after,
 		time.Now().UnixMilli())}, nil

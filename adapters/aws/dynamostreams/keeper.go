@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -71,7 +73,7 @@ func (l *stream) look(ctx context.Context, listedAt *time.Time) error {
 	if err != nil {
 		return l.explain(err, "dynamodb:Query", "the table "+l.o.Leases)
 	}
-	v := view{rows: all, shards: l.listing(), held: l.having()}
+	v := view{rows: all, shards: l.listing(), listed: *listedAt, held: l.having()}
 	now := time.Now()
 	for _, id := range l.losses() {
 		l.planner.shun[id] = now.Add(2 * l.o.Lease / looksPerLease)
@@ -82,6 +84,10 @@ func (l *stream) look(ctx context.Context, listedAt *time.Time) error {
 // carryOut does what a plan says. What is refused is done by somebody else.
 func (l *stream) carryOut(ctx context.Context, p plan) error {
 	var errs []error
+	if p.relist {
+		l.listAgain() // at the next look
+	}
+	l.fineGaps(p.gaps)
 	for _, r := range p.gaps {
 		loss := &TrimmedError{Table: l.o.Table, Shard: r.parent, Gone: true, Unseen: true}
 		if l.o.OnTrimmed != TrimmedSkip {
@@ -206,12 +212,14 @@ func readShard(in *types.Shard) (s shard, err error) {
 func (l *stream) disabled(ctx context.Context) {
 	all, _, err := l.rows.load(ctx)
 	shards := l.listing()
+	over := err == nil
 	for id := range shards {
-		if r, ok := all[id]; !ok || !r.done {
-			err = errors.New("not yet")
-		}
+		over = over && all[id].done
 	}
-	if err == nil {
+	for _, r := range all { // one that is not listed any more is a loss that is still to be told
+		over = over && r.done
+	}
+	if over {
 		l.mu.Lock()
 		defer l.mu.Unlock()
 		l.final = &endedError{table: l.o.Table, arn: l.arn}
@@ -284,13 +292,42 @@ func (l *stream) old(now time.Time) []*AgeError {
 	defer l.mu.Unlock()
 	var out []*AgeError
 	for _, h := range l.order {
-		if len(h.ages) == 0 || now.Sub(h.ages[0].made) < l.o.MaxAge {
-			continue
+		if made := h.oldest(); !made.IsZero() && now.Sub(made) >= l.o.MaxAge {
+			out = append(out, &AgeError{Table: l.o.Table, Shard: h.row.shard,
+				Age: now.Sub(made), Most: l.o.MaxAge})
 		}
-		out = append(out, &AgeError{Table: l.o.Table, Shard: h.row.shard,
-			Age: now.Sub(h.ages[0].made), Most: l.o.MaxAge})
 	}
 	return out
+}
+
+// oldest returns when the oldest change was made that was read and is not settled; zero = none, or
+// not known.
+func (h *held) oldest() time.Time {
+	switch {
+	case len(h.ages) > 0:
+		return h.ages[0].made
+	case len(h.buffer) > 0:
+		return h.buffer[0].Message.Time
+	}
+	return time.Time{}
+}
+
+// oldest is that of all shards that this member has; now where it has read all there is of them.
+func (l *stream) oldest(now time.Time) time.Time {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	first, unread := now, len(l.order) == 0
+	for _, h := range l.order {
+		made := h.oldest()
+		unread = unread || made.IsZero() && !h.idle && !h.ended
+		if !made.IsZero() && made.Before(first) {
+			first = made
+		}
+	}
+	if unread && first.Equal(now) {
+		return time.Time{}
+	}
+	return first
 }
 
 // explain says what a call was about. A connection that was cut is no io.EOF: from Receive that
@@ -336,6 +373,16 @@ func (l *stream) fine(key string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	delete(l.problems, key)
+}
+
+// fineGaps ends the problems of gaps that are none any more.
+func (l *stream) fineGaps(left []row) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	maps.DeleteFunc(l.problems, func(key string, _ *problem) bool {
+		shard, gap := strings.CutPrefix(key, "gap ")
+		return gap && !slices.ContainsFunc(left, func(r row) bool { return r.shard == shard })
+	})
 }
 
 func (l *stream) listing() map[string]shard {

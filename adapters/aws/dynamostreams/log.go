@@ -55,7 +55,9 @@ type held struct {
 	paused      bool
 	leaving     bool // revoked: nothing more is read
 	ended       bool // read to its end
-	finished    bool // and settled: the row says so
+	whole       bool // and all of that was given out and settled, when it was revoked for that
+	finished    bool // and the row says so
+	idle        bool // the last read has found nothing
 	heir        string
 	writes      int64
 	buffer      []logsource.Record
@@ -181,6 +183,7 @@ func (h *held) take(n int) []logsource.Record {
 // endOf queues the end of a shard that is read to its end and settled. mu is held.
 func (l *stream) endOf(h *held) {
 	if h.ended && !h.leaving && len(h.buffer) == 0 && h.settled >= h.given {
+		h.whole = true // a shard that is revoked for another reason may have lost its buffer
 		l.revoke(h)
 	}
 }
@@ -219,7 +222,11 @@ const commits = 16
 // Commit writes positions and notes, each into the row of its shard.
 func (l *stream) Commit(ctx context.Context, marks []logsource.Mark) []error {
 	errs := make([]error, len(marks))
-	each(len(marks), func(i int) { errs[i] = l.commit(ctx, marks[i]) })
+	hs, ws := make([]*held, len(marks)), make([]mark, len(marks))
+	for i := range marks { // all before the first call: a later stay's lease is not theirs
+		hs[i], ws[i] = l.begin(marks[i])
+	}
+	each(len(marks), func(i int) { errs[i] = l.commit(ctx, hs[i], ws[i]) })
 	return errs
 }
 
@@ -237,10 +244,9 @@ func each(n int, do func(i int)) {
 	wg.Wait()
 }
 
-func (l *stream) commit(ctx context.Context, m logsource.Mark) error {
-	h, w := l.begin(m)
+func (l *stream) commit(ctx context.Context, h *held, w mark) error {
 	if h == nil {
-		return fmt.Errorf("commit shard %s: %w", m.Partition, logsource.ErrFenced)
+		return fmt.Errorf("commit shard %s: %w", w.shard, logsource.ErrFenced)
 	}
 	sent := time.Now()
 	err := l.rows.write(ctx, w)
@@ -250,12 +256,12 @@ func (l *stream) commit(ctx context.Context, m logsource.Mark) error {
 	switch {
 	case errors.As(err, &no):
 		l.lose(h)
-		return fmt.Errorf("commit shard %s: owner %s, fence %d: %w", m.Partition,
+		return fmt.Errorf("commit shard %s: owner %s, fence %d: %w", w.shard,
 			no.there.owner, no.there.fence, logsource.ErrFenced)
 	case err != nil:
 		return l.explain(err, "dynamodb:UpdateItem", "the table "+l.o.Leases)
 	}
-	h.spoke, h.settled, h.finished = sent, m.Position, h.finished || w.done
+	h.spoke, h.settled, h.finished = sent, w.position, h.finished || w.done
 	for len(h.ages) > 0 && h.ages[0].upTo <= h.settled {
 		h.ages = h.ages[1:]
 	}
@@ -268,11 +274,14 @@ func (l *stream) begin(m logsource.Mark) (*held, mark) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	h := l.held[m.Partition]
+	if h != nil && h.known && m.Position < h.settled {
+		l.lose(h) // the source takes it for lost: nobody else may wait for it
+	}
 	if h == nil || !h.known || m.Position < h.settled {
-		return nil, mark{}
+		return nil, mark{shard: m.Partition}
 	}
 	h.writes++
-	done := h.ended && h.leaving && len(h.buffer) == 0 && m.Position >= h.given
+	done := h.whole && m.Position >= h.given
 	return h, mark{shard: m.Partition, me: l.me, fence: h.row.fence, writes: h.writes,
 		position: m.Position, note: m.Note, done: done}
 }
@@ -292,7 +301,7 @@ func (l *stream) Release(partition string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	h := l.held[partition]
-	if h == nil {
+	if h == nil || !h.known { // what the source does not know it cannot mean
 		return
 	}
 	l.drop(h)

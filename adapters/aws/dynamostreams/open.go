@@ -39,25 +39,48 @@ func OpenSource(ctx context.Context, o SourceOptions) (ackwise.Source, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open DynamoDB stream: %w", err)
 	}
-	l, err := join(ctx, o, dynamodb.NewFromConfig(c), dynamodbstreams.NewFromConfig(c))
+	s, err := openWith(ctx, o, dynamodb.NewFromConfig(c), dynamodbstreams.NewFromConfig(c))
 	if err != nil {
 		return nil, fmt.Errorf("open the stream of table %s: %w", o.Table, err)
 	}
+	return s, nil
+}
+
+// source is what OpenSource returns.
+type source struct {
+	*logsource.Source
+	stream *stream
+}
+
+func openWith(ctx context.Context, o SourceOptions, db *dynamodb.Client,
+	streams *dynamodbstreams.Client) (*source, error) {
+	l, err := join(ctx, o, db, streams)
+	if err != nil {
+		return nil, err
+	}
 	s, err := logsource.New(l, l.o.Log)
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("open the stream of table %s: %w", o.Table, err), l.Close())
+		return nil, errors.Join(err, l.Close())
 	}
-	return s, nil
+	return &source{Source: s, stream: l}, nil
+}
+
+// Lag tells when the oldest change was made that this member has read and that is not settled. How
+// many there are is not known. It is now where this member has read all of its shards to where they
+// are, and zero, not known, before.
+func (s *source) Lag(context.Context) (records int64, oldest time.Time, err error) {
+	return -1, s.stream.oldest(time.Now()), nil
 }
 
 // join makes a member of the group.
 func join(ctx context.Context, o SourceOptions, db *dynamodb.Client,
 	streams *dynamodbstreams.Client) (*stream, error) {
-	o.Log.Consumer = cmp.Or(o.Log.Consumer, newName())
+	me := newName(o.Log.Consumer)
+	o.Log.Consumer = cmp.Or(o.Log.Consumer, me)
 	run, cancel := context.WithCancel(context.Background())
-	l := &stream{o: o, me: o.Log.Consumer, streams: streams, cancel: cancel,
+	l := &stream{o: o, me: me, streams: streams, cancel: cancel,
 		rows:    &rows{api: db, table: o.Leases, reader: o.Group + "/" + o.Table, timeout: callPatience},
-		planner: newPlanner(o.Log.Consumer, o.Lease, o.MaxShards), kick: make(chan struct{}, 1),
+		planner: newPlanner(me, o.Lease, o.MaxShards), kick: make(chan struct{}, 1),
 		held: map[string]*held{}, problems: map[string]*problem{}, changed: make(chan struct{})}
 	if err := l.prepare(ctx); err != nil {
 		cancel()
@@ -70,15 +93,19 @@ func join(ctx context.Context, o SourceOptions, db *dynamodb.Client,
 	return l, nil
 }
 
-// newName returns a name that no other member has, and that a person can find.
-func newName() string {
-	host, err := os.Hostname()
-	if err != nil {
-		host = "member"
+// newName returns a name that no other member has, and that a person can find. Two members that
+// were given one name are told apart: the fence is the name's, too.
+func newName(given string) string {
+	if given == "" {
+		host, err := os.Hostname()
+		if err != nil {
+			host = "member"
+		}
+		given = fmt.Sprintf("%.60s-%d", host, os.Getpid())
 	}
 	var b [6]byte
 	rand.Read(b[:]) // never fails, see crypto/rand
-	return fmt.Sprintf("%.60s-%d-%s", host, os.Getpid(), hex.EncodeToString(b[:]))
+	return given + "-" + hex.EncodeToString(b[:])
 }
 
 // prepare checks what is there, and makes what is to be made.
@@ -179,7 +206,9 @@ func (l *stream) latest(ctx context.Context) (string, error) {
 				" --stream-specification StreamEnabled=true,StreamViewType=NEW_AND_OLD_IMAGES - or " +
 				"say create=true. Changes that were made before are in no stream."}
 	}
-	_, err = l.rows.api.UpdateTable(ctx, &dynamodb.UpdateTableInput{TableName: &l.o.Table,
+	c, cancel := l.rows.call(ctx)
+	defer cancel()
+	_, err = l.rows.api.UpdateTable(c, &dynamodb.UpdateTableInput{TableName: &l.o.Table,
 		StreamSpecification: &types.StreamSpecification{StreamEnabled: aws.Bool(true),
 			StreamViewType: types.StreamViewTypeNewAndOldImages}})
 	if err != nil {
@@ -235,6 +264,8 @@ func (l *stream) createLeases(ctx context.Context) error {
 	slices.SortFunc(in.KeySchema, func(a, b types.KeySchemaElement) int {
 		return cmp.Compare(a.KeyType, b.KeyType) // HASH, then RANGE
 	})
+	ctx, cancel := l.rows.call(ctx)
+	defer cancel()
 	_, err := l.rows.api.CreateTable(ctx, in)
 	if _, there := errors.AsType[*types.ResourceInUseException](err); there {
 		return nil // somebody else was faster
@@ -263,9 +294,15 @@ func (l *stream) describe(ctx context.Context, table string) (*types.TableDescri
 // callPatience bounds one call, with the client's own repetitions.
 const callPatience = 10 * time.Second
 
+// awaitPatience is how long a table may take to be as it should be.
+const awaitPatience = 2 * time.Minute
+
 // await asks until a table is as it should be.
 func (l *stream) await(ctx context.Context, table string,
 	so func(*types.TableDescription) bool) (*types.TableDescription, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, awaitPatience,
+		fmt.Errorf("it is not ready after %s", awaitPatience))
+	defer cancel()
 	for {
 		t, err := l.describe(ctx, table)
 		if err != nil || so(t) {

@@ -19,6 +19,7 @@ type shard struct {
 type view struct {
 	rows   map[string]row
 	shards map[string]shard // the last complete list of the stream
+	listed time.Time        // when that list was made
 	held   map[string]bool  // the leases that this member has, or is about to give away
 }
 
@@ -30,7 +31,8 @@ type plan struct {
 	acquire  []row
 	ask      []row
 	remove   []row
-	over     int // leases that would be free, above the most that a member may have
+	relist   bool // a shard's parent is missing: a list may be behind
+	over     int  // leases that would be free, above the most that a member may have
 }
 
 // planner decides which leases a member takes. It is pure: the time is an argument, and comes from
@@ -45,6 +47,8 @@ type planner struct {
 	seen map[string]sighting
 	gone map[string]time.Time // shards that are done, and since when they are not listed
 	shun map[string]time.Time // shards that were lost, and until when they are left to others
+	// orphans are shards whose parent was never seen, and when the list was made that had them first.
+	orphans map[string]time.Time
 }
 
 type sighting struct {
@@ -54,7 +58,8 @@ type sighting struct {
 
 func newPlanner(me string, lease time.Duration, most int) *planner {
 	return &planner{me: me, lease: lease, most: most, keep: time.Hour,
-		seen: map[string]sighting{}, gone: map[string]time.Time{}, shun: map[string]time.Time{}}
+		seen: map[string]sighting{}, gone: map[string]time.Time{}, shun: map[string]time.Time{},
+		orphans: map[string]time.Time{}}
 }
 
 // plan looks at what is there, remembers it, and says what to do.
@@ -111,8 +116,11 @@ func gateOpen(r row, v view) bool {
 }
 
 // registrations finds the shards that have no row. They begin at their first change: a newest one
-// would pass over what was written before it was looked for.
+// would pass over what was written before it was looked for. That a parent came and went unseen
+// is believed only of a second list: lists of shards may be behind.
 func (p *planner) registrations(v view, out *plan) {
+	orphans := p.orphans
+	p.orphans = map[string]time.Time{}
 	for _, s := range inOrder(v.shards) {
 		if _, ok := v.rows[s.id]; ok {
 			continue
@@ -121,7 +129,16 @@ func (p *planner) registrations(v view, out *plan) {
 		_, known := v.rows[s.parent]
 		_, listed := v.shards[s.parent]
 		if s.parent != "" && !known && !listed {
-			out.gaps = append(out.gaps, r)
+			since, again := orphans[s.id]
+			if !again {
+				since = v.listed
+			}
+			p.orphans[s.id] = since
+			if v.listed.After(since) {
+				out.gaps = append(out.gaps, r)
+			} else {
+				out.relist = true
+			}
 			continue
 		}
 		out.register = append(out.register, r)

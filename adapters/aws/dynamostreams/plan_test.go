@@ -79,11 +79,16 @@ func TestRegistrations(t *testing.T) {
 	v := view{shards: map[string]shard{"b": {id: "b", parent: "a", first: "0211"},
 		"c": {id: "c", parent: "b"}, "d": {id: "d"}, "f": {id: "f", parent: "e"}},
 		rows: map[string]row{"a": {shard: "a", done: true}, "d": {shard: "d"}}}
-	p := newPlanner("me", time.Second, 9).plan(v, noon)
+	planner := newPlanner("me", time.Second, 9)
+	p := planner.plan(v, noon)
 	if !slices.Equal(ids(p.register), []string{"b", "c"}) || p.register[0].first != "0211" {
 		t.Errorf("registers %v", p.register)
 	}
-	if got := ids(p.gaps); !slices.Equal(got, []string{"f"}) {
+	if len(p.gaps) > 0 || !p.relist || len(planner.plan(v, noon).gaps) > 0 {
+		t.Errorf("gaps %q by one list", ids(p.gaps))
+	}
+	v.listed = noon
+	if got := ids(planner.plan(v, noon).gaps); !slices.Equal(got, []string{"f"}) {
 		t.Errorf("gaps %q", got)
 	}
 }

@@ -29,6 +29,7 @@ type reader struct {
 	h        *held
 	iterator *string          // the next one; nil = it has to be found
 	cursor   ackwise.Position // of the last record that was read
+	first    ackwise.Position // where to begin while there is no cursor; "" = at the oldest
 	horizon  bool             // begin with the oldest that is left: what came before is reported lost
 	passing  bool             // passing over what is older than the reader
 	failing  time.Time        // since when every call has failed
@@ -36,7 +37,7 @@ type reader struct {
 }
 
 func (l *stream) newReader(h *held) *reader {
-	return &reader{l: l, h: h, cursor: h.row.position,
+	return &reader{l: l, h: h, cursor: h.row.position, first: h.row.first,
 		passing: h.row.sinceMillis > 0 && h.row.position == ""}
 }
 
@@ -48,7 +49,7 @@ func (r *reader) run(ctx context.Context) {
 		case ctx.Err() != nil:
 			return
 		case err != nil:
-			if r.failed(err) {
+			if r.failed(ctx, err) {
 				r.l.ended(r.h)
 				return
 			}
@@ -112,19 +113,44 @@ func (r *reader) step(ctx context.Context) (ended bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	records, err := r.records(out.Records)
+	records, cursor, err := r.records(out.Records)
+	if err == nil {
+		err = r.began(ctx, records)
+	}
 	if err != nil {
 		return false, err
 	}
 	// Only now: what could not be taken in is read again.
-	r.iterator = out.NextShardIterator
+	r.iterator, r.cursor, r.passing = out.NextShardIterator, cursor, r.passing && len(records) == 0
 	if n := len(out.Records); n > 0 {
 		r.horizon, r.pause = false, 0
 		r.l.took(r.h, records)
 	} else {
 		r.pause = min(max(idleFirst, 2*r.pause), r.l.o.Idle)
+		r.l.foundNothing(r.h)
 	}
 	return r.iterator == nil, nil
+}
+
+// began notes, before they are passed on, where the first records stand of a shard that was begun
+// at its oldest: what is trimmed of them before any is settled is then a loss that can be told.
+func (r *reader) began(ctx context.Context, records []logsource.Record) error {
+	if r.first != "" || r.cursor != "" || len(records) == 0 {
+		return nil
+	}
+	first := records[0].Position
+	err := r.l.rows.begun(ctx, r.h.row.shard, r.l.me, r.h.row.fence, first)
+	if _, refused := errors.AsType[*refusal](err); refused {
+		r.l.mu.Lock()
+		r.l.lose(r.h)
+		r.l.mu.Unlock()
+		return err
+	}
+	if err != nil {
+		return r.l.explain(err, "dynamodb:UpdateItem", "the table "+r.l.o.Leases)
+	}
+	r.first = first
+	return nil
 }
 
 // seek finds where to go on: behind the last record that was read, else where the shard's row says.
@@ -141,9 +167,9 @@ func (r *reader) seek(ctx context.Context) (ended bool, err error) {
 	case r.cursor != "":
 		in.ShardIteratorType = types.ShardIteratorTypeAfterSequenceNumber
 		in.SequenceNumber = aws.String(sequenceOf(r.cursor))
-	case r.h.row.first != "":
+	case r.first != "":
 		in.ShardIteratorType = types.ShardIteratorTypeAtSequenceNumber
-		in.SequenceNumber = aws.String(sequenceOf(r.h.row.first))
+		in.SequenceNumber = aws.String(sequenceOf(r.first))
 	default:
 		in.ShardIteratorType = types.ShardIteratorTypeTrimHorizon
 	}
@@ -157,22 +183,26 @@ func (r *reader) seek(ctx context.Context) (ended bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	r.iterator = out.ShardIterator
-	return r.iterator == nil, nil
+	if r.iterator = out.ShardIterator; r.iterator == nil {
+		return false, errNoIterator // it is the reads that say that a shard is over
+	}
+	return false, nil
 }
 
-// records turns what was read into records of the log, and moves the cursor behind them.
-func (r *reader) records(read []types.Record) ([]logsource.Record, error) {
+var errNoIterator = errors.New("the answer has no iterator")
+
+// records turns what was read into records of the log, and returns the cursor behind them.
+func (r *reader) records(read []types.Record) ([]logsource.Record, ackwise.Position, error) {
 	out := make([]logsource.Record, 0, len(read))
 	cursor, passing := r.cursor, r.passing
 	for i := range read {
 		m, err := change.FromStream(r.l.o.Topic, &read[i])
 		if err != nil {
-			return nil, err
+			return nil, "", err
 		}
 		pos, err := positionOf(aws.ToString(read[i].Dynamodb.SequenceNumber))
 		if err != nil {
-			return nil, fmt.Errorf("read change %s: %w", m.ID, err)
+			return nil, "", fmt.Errorf("read change %s: %w", m.ID, err)
 		}
 		if pos <= cursor {
 			continue // it was read before
@@ -183,8 +213,7 @@ func (r *reader) records(read []types.Record) ([]logsource.Record, error) {
 			out = append(out, logsource.Record{Position: pos, Message: m})
 		}
 	}
-	r.cursor, r.passing = cursor, passing
-	return out, nil
+	return out, cursor, nil
 }
 
 // took passes records on.
@@ -192,9 +221,16 @@ func (l *stream) took(h *held, records []logsource.Record) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if !h.leaving && l.held[h.row.shard] == h {
-		h.buffer = append(h.buffer, records...)
+		h.buffer, h.idle = append(h.buffer, records...), false
 		l.wake()
 	}
+}
+
+// foundNothing notes that a shard was read to where it is.
+func (l *stream) foundNothing(h *held) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	h.idle = true
 }
 
 // ended notes that a shard was read to its end.
@@ -207,7 +243,7 @@ func (l *stream) ended(h *held) {
 
 // failed decides what an error means. A call that failed is made again; a loss is told. It reports
 // whether the shard ends with it.
-func (r *reader) failed(err error) (over bool) {
+func (r *reader) failed(ctx context.Context, err error) (over bool) {
 	shard := r.h.row.shard
 	r.pause = min(max(failureFirst, 2*r.pause), failureMost)
 	var expired *types.ExpiredIteratorException
@@ -222,9 +258,10 @@ func (r *reader) failed(err error) (over bool) {
 		r.iterator, r.pause = nil, 0
 		r.l.tell("iterator-expired", shard, nil)
 	case errors.As(err, &trimmed):
-		return r.lost(&TrimmedError{Table: r.l.o.Table, Shard: shard, After: sequenceOf(r.cursor)})
+		return r.lost(ctx, &TrimmedError{Table: r.l.o.Table, Shard: shard,
+			After: sequenceOf(r.cursor)})
 	case errors.As(err, &missing) && r.l.isGone(shard):
-		return r.lost(&TrimmedError{Table: r.l.o.Table, Shard: shard,
+		return r.lost(ctx, &TrimmedError{Table: r.l.o.Table, Shard: shard,
 			After: sequenceOf(r.cursor), Gone: true})
 	default:
 		if awsconn.KindOf(err) == awsconn.Throttled {
@@ -238,9 +275,9 @@ func (r *reader) failed(err error) (over bool) {
 
 // lost tells of changes that are gone. With TrimmedStop the shard stays where it is: nothing of it
 // or of its children comes any more, while the others go on, so that they are not lost too.
-func (r *reader) lost(loss *TrimmedError) (over bool) {
+func (r *reader) lost(ctx context.Context, loss *TrimmedError) (over bool) {
 	if !loss.Gone {
-		loss.Before = r.oldest()
+		loss.Before = r.oldest(ctx)
 	}
 	r.iterator = nil
 	if r.l.o.OnTrimmed != TrimmedSkip {
@@ -255,8 +292,8 @@ func (r *reader) lost(loss *TrimmedError) (over bool) {
 
 // oldest returns the sequence number of the oldest record that is left, for the error; "" where it
 // cannot be found.
-func (r *reader) oldest() string {
-	ctx, cancel := r.l.rows.call(context.Background())
+func (r *reader) oldest(ctx context.Context) string {
+	ctx, cancel := r.l.rows.call(ctx)
 	defer cancel()
 	at, err := r.l.streams.GetShardIterator(ctx, &dynamodbstreams.GetShardIteratorInput{
 		StreamArn: &r.l.arn, ShardId: &r.h.row.shard,

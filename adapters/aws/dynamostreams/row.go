@@ -268,6 +268,15 @@ func (t *rows) beat(ctx context.Context, shard, me string, fence int64) (row, er
 		values: item{":me": text(me), ":fence": number(fence), ":one": number(1)}})
 }
 
+// begun keeps the first number of a shard that was begun at its oldest, while nothing is settled.
+func (t *rows) begun(ctx context.Context, shard, me string, fence int64,
+	first ackwise.Position) error {
+	_, err := t.update(ctx, shard, edit{set: "#first = :first",
+		when:   "#owner = :me AND #fence = :fence AND attribute_not_exists(#position)",
+		values: item{":me": text(me), ":fence": number(fence), ":first": text(sequenceOf(first))}})
+	return err
+}
+
 // mark is one position on its way.
 type mark struct {
 	shard, me     string

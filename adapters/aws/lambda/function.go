@@ -75,7 +75,7 @@ func New(ctx context.Context, o Options) (*Function, error) {
 	}
 	f := &Function{o: o, memory: newMemory(o.MaxRemembered)}
 	// An empty batch checks the options.
-	if _, err := f.process(ctx, &batch{}); err != nil {
+	if _, err := f.process(ctx, &batch{}, f.o.Deliver); err != nil {
 		return nil, fmt.Errorf("make a Lambda function: %w", err)
 	}
 	return f, nil
@@ -119,12 +119,15 @@ func (f *Function) Invoke(ctx context.Context, event []byte) ([]byte, error) {
 func (f *Function) settle(ctx context.Context, b *batch) ([]settlement, error) {
 	deadline, limited := ctx.Deadline()
 	if !b.source.async || f.o.Deliver.DeadLetters == nil || !limited {
-		return f.process(ctx, b)
+		return f.process(ctx, b, f.o.Deliver)
 	}
-	margin := min(cmp.Or(f.o.Deliver.Margin, 2*time.Second), time.Until(deadline)/4)
-	early, cancel := context.WithDeadline(ctx, deadline.Add(-margin))
+	// The margin in two halves: the loop keeps one to end the handlers, the other is for the dead
+	// letters. Two whole ones could leave no time for the work, and all would become dead letters.
+	o := f.o.Deliver
+	o.Margin = max(cmp.Or(o.Margin, min(4*time.Second, time.Until(deadline)/2))/2, 1)
+	early, cancel := context.WithDeadline(ctx, deadline.Add(-o.Margin))
 	defer cancel()
-	settled, err := f.process(early, b)
+	settled, err := f.process(early, b, o)
 	for i := range settled {
 		if s := &settled[i]; !s.done() {
 			reason := "not done within its invocation: " + s.reason
@@ -139,10 +142,9 @@ func (f *Function) settle(ctx context.Context, b *batch) ([]settlement, error) {
 }
 
 // process runs a batch through the loop.
-func (f *Function) process(ctx context.Context, b *batch) ([]settlement, error) {
+func (f *Function) process(ctx context.Context, b *batch, o deliver.Options) ([]settlement, error) {
 	r := &run{o: f.o, memory: f.memory, givenUp: map[*ackwise.Delivery]string{},
 		stuck: map[string]bool{}}
-	o := f.o.Deliver
 	if o.DeadLetters == nil {
 		o.DeadLetters, o.NoDeadLetters = deliver.DeadLetterFunc(r.giveUp), false
 	}

@@ -23,6 +23,7 @@ type trace struct {
 	outcome  ackwise.Outcome // how the last one ended
 	ended    bool            // whether it did
 	failures int
+	back     int // hand-outs that this process ended, however
 }
 
 func newMemory(max int) *memory { return &memory{max: max, known: map[string]*trace{}} }
@@ -94,6 +95,16 @@ func (m *memory) failed(d *ackwise.Delivery) {
 	}
 }
 
+// back is how many hand-outs of a message this process ended: they do not speak of one that kills.
+func (m *memory) back(d *ackwise.Delivery) int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if t := m.known[nameOf(d)]; t != nil {
+		return t.back
+	}
+	return 0
+}
+
 // keep notes how the hand-outs ended. A message that is done has no failures any more; one whose
 // budget is spent begins anew, because there are no dead letters.
 func (m *memory) keep(b *batch, settled []settlement) {
@@ -105,6 +116,7 @@ func (m *memory) keep(b *batch, settled []settlement) {
 			continue
 		}
 		t.outcome, t.ended = settled[i].outcome, true
+		t.back++
 		if settled[i].done() || settled[i].spent {
 			t.failures = 0
 		}

@@ -37,10 +37,18 @@ func (r *run) HandleBatch(ctx context.Context, ds []*ackwise.Delivery) []error {
 	errs := make([]error, len(ds))
 	var pass []*ackwise.Delivery
 	var at []int
+	refused := map[string]bool{} // keys
 	for i, d := range ds {
+		if d.Key != "" && refused[d.Key] {
+			// The loop gives it again when the one before it is a dead letter; not twice.
+			errs[i] = ackwise.Snooze(0)
+			continue
+		}
 		if errs[i] = r.refuse(d); errs[i] == nil {
 			pass, at = append(pass, d), append(at, i)
+			continue
 		}
+		refused[d.Key] = true
 	}
 	if len(pass) == 0 {
 		return errs
@@ -63,12 +71,11 @@ func (r *run) refuse(d *ackwise.Delivery) error {
 	r.mu.Lock()
 	behind := d.Key != "" && r.stuck[d.Key]
 	r.mu.Unlock()
-	switch {
-	case behind:
+	if behind {
 		return ackwise.Reject(errBehind)
-	case d.Counts.HandOuts > r.o.Deliver.MaxHandOuts:
-		return ackwise.Reject(fmt.Errorf("it was handed out %d times before and never settled",
-			d.Counts.HandOuts-1))
+	}
+	if n := d.Counts.HandOuts - 1 - r.memory.back(d); n >= r.o.Deliver.MaxHandOuts {
+		return ackwise.Reject(fmt.Errorf("it was handed out %d times before and never settled", n))
 	}
 	return nil
 }

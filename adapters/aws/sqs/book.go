@@ -90,8 +90,9 @@ func (b *book) add(es []*entry, now time.Time) {
 	}
 }
 
-// open reports whether it is still to be seen how hand-outs of the same messages or groups ended. The
-// service may have carried a settlement out and handed out what it freed before its answer is here.
+// open reports whether it is still to be seen how hand-outs of the same messages or groups ended.
+// The service may have carried a settlement out and handed out what it freed before its answer is
+// here.
 func (b *book) open(es []*entry) bool {
 	busy := func(e *entry) bool { return e != nil && e.busy > 0 }
 	return slices.ContainsFunc(es, func(e *entry) bool {
@@ -187,8 +188,8 @@ func (b *book) behind(e *entry) []*entry {
 	return rest
 }
 
-// judge says what to do with a settlement: nothing (result is the answer), or to carry it out on the
-// entry.
+// judge says what to do with a settlement: nothing (result is the answer), or to carry it out on
+// the entry.
 func (b *book) judge(s *ackwise.Settlement, now time.Time) (*entry, ackwise.SettleResult) {
 	refuse := func(err error) (*entry, ackwise.SettleResult) {
 		return nil, ackwise.SettleResult{Err: err}

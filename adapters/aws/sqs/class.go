@@ -43,7 +43,8 @@ func classOf(err error) ackwise.ResultClass {
 	case awsconn.Other:
 	}
 	switch code, text := codeOf(err); code {
-	case "InvalidMessageContents", "InvalidParameterValue", "MissingParameter", "InvalidAttributeValue",
+	case "InvalidMessageContents", "InvalidParameterValue", "MissingParameter",
+		"InvalidAttributeValue",
 		"InvalidAttributeName", "InvalidParameterCombination", "MessageTooLong":
 		if strings.Contains(strings.ToLower(text), "queueurl") {
 			return ackwise.ResultRetryable // it is not the message's fault

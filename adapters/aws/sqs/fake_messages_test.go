@@ -41,7 +41,7 @@ func (f *fake) sendBatch(q *fakeQueue, in *fakeRequest, fault *fakeFault) (any, 
 			err = &fakeError{code: fault.entry, text: "injected", server: fault.entry == "InternalError"}
 			done = slices.DeleteFunc(done, func(d map[string]any) bool { return d["Id"] == e.ID })
 		}
-		if err, ok := errors.AsType[*fakeError](err); ok {
+		if err, ok := errors.AsType[*fakeError](err); ok && err.code != unnamed {
 			failed = append(failed, map[string]any{"Id": e.ID, "Code": err.code, "Message": err.text,
 				"SenderFault": !err.server})
 		}
@@ -72,7 +72,7 @@ func text(s string) bool {
 
 var (
 	attributeName = regexp.MustCompile(`^[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*$`)
-	groupToken    = regexp.MustCompile("^[A-Za-z0-9!\"#$%&'()*+,\\-./:;<=>?@\\[\\\\\\]^_`{|}~]{1,128}$")
+	groupToken    = regexp.MustCompile("^[!-~]{1,128}$") // letters, digits and all punctuation
 )
 
 func (e *fakeEntry) check(q *fakeQueue) error {
@@ -81,8 +81,9 @@ func (e *fakeEntry) check(q *fakeQueue) error {
 	case e.MessageBody == "":
 		return refuse("MissingParameter", "The request must contain the parameter MessageBody.")
 	case e.size() > most:
-		return refuse("InvalidParameterValue", "One or more parameters are invalid. Reason: Message must "+
-			"be shorter than %d bytes.", most)
+		return refuse("InvalidParameterValue",
+			"One or more parameters are invalid. Reason: Message must "+
+				"be shorter than %d bytes.", most)
 	case !text(e.MessageBody):
 		return refuse("InvalidMessageContents", "Invalid characters found.")
 	case len(e.MessageAttributes) > 10:
@@ -93,8 +94,9 @@ func (e *fakeEntry) check(q *fakeQueue) error {
 	case q.fifo && !groupToken.MatchString(e.MessageDeduplicationID):
 		return refuse("InvalidParameterValue", "MessageDeduplicationId %q", e.MessageDeduplicationID)
 	case !q.fifo && e.MessageDeduplicationID != "":
-		return refuse("InvalidParameterValue", "The request include parameter that is not valid for this "+
-			"queue type")
+		return refuse("InvalidParameterValue",
+			"The request include parameter that is not valid for this "+
+				"queue type")
 	}
 	for name, a := range e.MessageAttributes {
 		low := strings.ToLower(name)
@@ -114,12 +116,14 @@ func (e *fakeEntry) check(q *fakeQueue) error {
 
 func (f *fake) store(q *fakeQueue, e *fakeEntry) *fakeMessage {
 	now := f.now()
-	if old := q.dedup[e.MessageDeduplicationID]; q.fifo && old != nil && now.Sub(old.sent) < 5*time.Minute {
+	if old := q.dedup[e.MessageDeduplicationID]; q.fifo && old != nil &&
+		now.Sub(old.sent) < 5*time.Minute {
 		return old
 	}
 	f.serial++
 	m := &fakeMessage{id: fmt.Sprintf("00000000-0000-0000-0000-%012d", f.serial), body: e.MessageBody,
-		group: e.MessageGroupID, dedup: e.MessageDeduplicationID, attributes: e.MessageAttributes, sent: now}
+		group: e.MessageGroupID, dedup: e.MessageDeduplicationID, attributes: e.MessageAttributes,
+		sent: now}
 	if q.fifo {
 		m.seq = fmt.Sprintf("%020d", f.serial)
 		q.dedup[m.dedup] = m
@@ -238,16 +242,19 @@ func (f *fake) tasks(action string, in *fakeRequest) (any, error) {
 	case action == "CancelMessageMoveTask" && source == nil:
 		return nil, refuse("ResourceNotFoundException", "Task does not exist.")
 	case source == nil:
-		return nil, refuse("ResourceNotFoundException", "The resource that you specified for the SourceArn "+
-			"parameter doesn't exist.")
+		return nil, refuse("ResourceNotFoundException",
+			"The resource that you specified for the SourceArn "+
+				"parameter doesn't exist.")
 	case action == "CancelMessageMoveTask":
 		source.move = ""
 		return map[string]any{"ApproximateNumberOfMessagesMoved": 3}, nil
 	case action == "StartMessageMoveTask" && !dead:
-		return nil, refuse("InvalidParameterValue", "Source queue must be configured as a Dead Letter Queue.")
+		return nil, refuse("InvalidParameterValue",
+			"Source queue must be configured as a Dead Letter Queue.")
 	case action == "StartMessageMoveTask" && source.move != "":
-		return nil, refuse("UnsupportedOperation", "There is already a task running. Only one active task "+
-			"is allowed for a source queue arn at a given time.")
+		return nil, refuse("UnsupportedOperation",
+			"There is already a task running. Only one active task "+
+				"is allowed for a source queue arn at a given time.")
 	case action == "StartMessageMoveTask":
 		f.serial++
 		source.move = fmt.Sprintf("task-%d", f.serial)

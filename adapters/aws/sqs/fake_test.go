@@ -20,7 +20,7 @@ import (
 )
 
 // fake is a server of the service's protocol (AWS JSON 1.0) in memory, as strict as AWS documents
-// it: one test of fake_rules_test.go shows each rule. Clients in other processes reach it.
+// it. Clients in other processes reach it.
 type fake struct {
 	URL string
 
@@ -45,6 +45,9 @@ type fakeFault struct {
 	cut   bool // the call is carried out, and the connection ends within the answer
 	fired int
 }
+
+// unnamed, as fakeFault.entry of SendMessageBatch, leaves the entry out of the answer.
+const unnamed = "not in the answer"
 
 type fakeQueue struct {
 	name       string
@@ -157,11 +160,13 @@ func (f *fake) stored(name string) []fakeMessage {
 type fakeRequest struct {
 	QueueName, QueueURL, QueueOwnerAWSAccountID, QueueNamePrefix, ReceiveRequestAttemptID string
 	SourceArn, DestinationArn, TaskHandle                                                 string
-	Attributes                                                                            map[string]string
-	AttributeNames, MessageAttributeNames, MessageSystemAttributeNames                    []string
-	MaxNumberOfMessages, WaitTimeSeconds, MaxResults, MaxNumberOfMessagesPerSecond        int
-	VisibilityTimeout                                                                     *int
-	Entries                                                                               []fakeEntry
+
+	Attributes map[string]string
+
+	AttributeNames, MessageAttributeNames, MessageSystemAttributeNames             []string
+	MaxNumberOfMessages, WaitTimeSeconds, MaxResults, MaxNumberOfMessagesPerSecond int
+	VisibilityTimeout                                                              *int
+	Entries                                                                        []fakeEntry
 }
 
 type fakeEntry struct {
@@ -394,11 +399,14 @@ func (f *fake) change(q *fakeQueue, e *fakeEntry) error {
 	case !strings.HasPrefix(e.ReceiptHandle, "r-"):
 		return refuse("ReceiptHandleIsInvalid", "The input receipt handle is invalid.")
 	case m == nil, !inFlight:
-		return refuse("InvalidParameterValue", "Value %s for parameter ReceiptHandle is invalid. Reason: "+
-			"Message does not exist or is not available for visibility timeout change.", e.ReceiptHandle)
+		return refuse("InvalidParameterValue",
+			"Value %s for parameter ReceiptHandle is invalid. Reason: "+
+				"Message does not exist or is not available for visibility timeout change.", e.ReceiptHandle)
 	case d < 0 || now.Add(d).Sub(m.since) > 12*time.Hour:
-		return refuse("InvalidParameterValue", "Value %d for parameter VisibilityTimeout is invalid. Reason: "+
-			"Total VisibilityTimeout for the message is beyond the limit [43200 seconds].", e.VisibilityTimeout)
+		return refuse("InvalidParameterValue",
+			"Value %d for parameter VisibilityTimeout is invalid. Reason: "+
+				"Total VisibilityTimeout for the message is beyond the limit [43200 seconds].",
+			e.VisibilityTimeout)
 	}
 	m.hidden = now.Add(d)
 	for id, ms := range q.attempts { // an attempt is repeated only as long as none of it is changed

@@ -71,7 +71,8 @@ func TestFIFOReleaseOrder(t *testing.T) {
 	src, snk := openBoth(t, f, "q.fifo", "")
 	publish(t, snk, keyed("k", "1", "2", "3")...)
 	run := take(t, src, 3)
-	f.fail(fakeFault{action: "ChangeMessageVisibilityBatch", times: 1, entry: "InternalError", index: 1})
+	f.fail(fakeFault{action: "ChangeMessageVisibilityBatch", times: 1, entry: "InternalError",
+		index: 1})
 	mustSettle(t, src, ackwise.OutcomeRelease, 0, run...)
 	if got := f.count("ChangeMessageVisibilityBatch"); got != 3 { // the tail, its rest, the first
 		t.Errorf("%d calls", got)
@@ -179,7 +180,8 @@ func TestFIFOLostRun(t *testing.T) {
 	src, snk := openBoth(t, f, "q.fifo", "")
 	publish(t, snk, keyed("k", "1", "2", "3")...)
 	run := take(t, src, 3)
-	f.fail(fakeFault{action: "DeleteMessageBatch", times: 1, entry: "ReceiptHandleIsInvalid", index: 0})
+	f.fail(fakeFault{action: "DeleteMessageBatch", times: 1, entry: "ReceiptHandleIsInvalid",
+		index: 0})
 	for _, r := range settle(src, ackwise.OutcomeAck, 0, run...) {
 		wantErr(t, r, ackwise.ErrLeaseLost)
 	}

@@ -14,6 +14,7 @@ import (
 
 	"github.com/ackwise/ackwise"
 	"github.com/ackwise/ackwise/adapters/aws/internal/attr"
+	"github.com/ackwise/ackwise/adapters/aws/internal/envelope"
 )
 
 // ForwardOptions configure KeepForward.
@@ -66,9 +67,10 @@ func (o ForwardOptions) validate() error {
 }
 
 // KeepForward copies the letters of a queue that expire soon, and then deletes the old ones: sent
-// first, deleted after, so that a crash leaves a letter twice and never none. A copy keeps the ID, the
-// body, the attributes and the group, and has ackwise-first-seen, the time when the first of its
-// copies was sent. It is run again and again, more often than Before.
+// first, deleted after, so that a crash leaves a letter twice and never none. A copy keeps the ID,
+// the body, the attributes and the group, and has ackwise-first-seen, the time when the first of
+// its copies was sent. In a FIFO queue those behind it in its group go with it, so that they stay
+// in order. It is run again and again, more often than Before.
 //
 // The service deletes a letter when it is older than the queue keeps messages for, 14 days at most.
 // Of a standard queue the time in the queue that it came from counts; of a FIFO queue it does not.
@@ -93,7 +95,7 @@ func KeepForward(ctx context.Context, o ForwardOptions) (ForwardReport, error) {
 				"copied again at once", from.retention)})
 	}
 	f := &forward{from: from, to: to, o: o, age: from.retention - before,
-		settle: &source{q: from, lease: o.Hold}}
+		settle: &source{q: from, lease: o.Hold}, groups: map[string]bool{}, copies: map[string]bool{}}
 	err = f.run(ctx)
 	f.giveBack()
 	if err != nil {
@@ -110,6 +112,8 @@ type forward struct {
 	settle   *source       // makes the calls; it receives nothing
 	held     []*op         // young and failed ones
 	report   ForwardReport
+	// Of a FIFO queue: the groups of which a letter was copied, and the copies that come again.
+	groups, copies map[string]bool
 }
 
 // run looks at letters until none comes, the bound is reached or they could come again.
@@ -143,7 +147,7 @@ func (f *forward) look(ctx context.Context, messages []types.Message, now time.T
 		l := &op{e: &entry{receipt: aws.ToString(m.ReceiptHandle)}, outcome: ackwise.OutcomeAck}
 		sent, err := strconv.ParseInt(m.Attributes["SentTimestamp"], 10, 64)
 		age := now.Sub(time.UnixMilli(sent))
-		if err == nil && age < f.age {
+		if err == nil && age < f.age && !f.follows(m) {
 			f.report.Young++
 			f.report.Oldest = max(f.report.Oldest, age)
 			f.held = append(f.held, l)
@@ -152,6 +156,7 @@ func (f *forward) look(ctx context.Context, messages []types.Message, now time.T
 		if err == nil { // else its age is not known, and it is copied
 			f.report.Oldest = max(f.report.Oldest, age)
 		}
+		f.groups[m.Attributes["MessageGroupId"]] = true
 		p := f.copyOf(m)
 		p.result = &ackwise.Result{}
 		batch, letters = append(batch, p), append(letters, l)
@@ -165,6 +170,7 @@ func (f *forward) look(ctx context.Context, messages []types.Message, now time.T
 	for i, p := range batch {
 		if p.result.Class == ackwise.ResultAccepted {
 			copied = append(copied, letters[i])
+			f.copies[string(p.result.Position)] = f.to.url == f.from.url
 			continue
 		}
 		f.fail(&f.report.Failed, p.result.Err)
@@ -177,6 +183,13 @@ func (f *forward) look(ctx context.Context, messages []types.Message, now time.T
 			f.fail(&f.report.Twice, f.from.explain("DeleteMessage", l.err))
 		}
 	}
+}
+
+// follows reports whether a letter stands behind one of its group that was copied: it goes with it,
+// else it would be before it.
+func (f *forward) follows(m *types.Message) bool {
+	copied := f.copies[m.Attributes["SequenceNumber"]] || f.copies[aws.ToString(m.MessageId)]
+	return f.from.fifo() && f.groups[m.Attributes["MessageGroupId"]] && !copied
 }
 
 func (f *forward) fail(count *int, err error) {
@@ -196,14 +209,17 @@ func (f *forward) giveBack() {
 	f.settle.carryOut(ctx, f.held) // what cannot be given back is hidden until Hold is over
 }
 
-// copyOf makes the entry of a copy. The service swallows a second copy of the same letter within five
-// minutes, and no other.
+// copyOf makes the entry of a copy. The service swallows a second copy of the same letter within
+// five minutes, and no other.
 func (f *forward) copyOf(m *types.Message) *parcel {
 	p := &parcel{}
 	p.entry.MessageBody, p.entry.MessageAttributes = m.Body, m.MessageAttributes
 	p.size = f.to.maxBytes // unknown where it is taken over as it is: it goes alone
-	d := decode(m)
-	if _, told := d.Message.Header(ackwise.HeaderFirstSeen); !told || d.Foreign {
+	d := decode(m, false)
+	// In SNS's envelope there is no room for ours, and beside it nobody would take it off.
+	_, wrapped := envelope.Unwrap(aws.ToString(m.Body), listOf(m.MessageAttributes))
+	_, told := d.Message.Header(ackwise.HeaderFirstSeen)
+	if !wrapped && (!told || d.Foreign) {
 		if e, err := attr.Encode(seenFirst(m, &d), attr.SQSBytes); err == nil {
 			p.entry.MessageBody, p.entry.MessageAttributes = &e.Body, attributes(e.Attributes)
 			p.size = e.Size()
@@ -217,9 +233,10 @@ func (f *forward) copyOf(m *types.Message) *parcel {
 	}
 	if f.to.fifo() {
 		group := m.Attributes["MessageGroupId"]
-		p.group = cmp.Or(group, groupOf(&d.Message))
+		p.group = cmp.Or(group, attr.Group(&d.Message))
 		p.entry.MessageGroupId = &p.group
-		p.entry.MessageDeduplicationId = aws.String(hashed + hash("copy of "+aws.ToString(m.MessageId)))
+		p.entry.MessageDeduplicationId = aws.String(attr.DedupID(&ackwise.Message{
+			ID: "copy of " + aws.ToString(m.MessageId)}))
 	}
 	return p
 }

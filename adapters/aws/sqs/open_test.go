@@ -30,10 +30,10 @@ func unreached(t *testing.T, s *sink) *sqs.Client {
 func TestParse(t *testing.T) {
 	t.Parallel()
 	got, err := ParseSource("sqs://eu-central-1/orders.fifo?endpoint=http://127.0.0.1:9324" +
-		"&account=123456789012&lease=90s&wait=20s&polls=8&create=true")
+		"&account=123456789012&lease=90s&wait=20s&polls=8&create=true&envelope=none")
 	want := SourceOptions{Queue: Queue{Region: "eu-central-1", Name: "orders.fifo",
 		Account: "123456789012", Endpoint: "http://127.0.0.1:9324", Create: true},
-		Lease: 90 * time.Second, Wait: 20 * time.Second, Polls: 8}
+		Lease: 90 * time.Second, Wait: 20 * time.Second, Polls: 8, Envelope: EnvelopeNone}
 	if err != nil || !reflect.DeepEqual(got, want) {
 		t.Errorf("got %+v, %v", got, err)
 	}
@@ -52,6 +52,7 @@ func TestParse(t *testing.T) {
 		"sqs://eu-central-1/a?lease=13h":         {"lease=13h"},
 		"sqs://eu-central-1/a?lease=1500ms":      {"whole seconds"},
 		"sqs://eu-central-1/a?wait=21s":          {"wait=21s"},
+		"sqs://eu-central-1/a?envelope=nune":     {`did you mean "none"?`},
 		"sqs://eu-central-1/a?account=me":        {"invalid account"},
 		"sqs://eu-central-1/a?endpoint=x":        {"invalid endpoint"},
 		"sns://eu-central-1/a":                   {`the scheme is "sns"`},
@@ -132,5 +133,38 @@ func TestOpenWithoutServer(t *testing.T) {
 	_, err := OpenSink(t.Context(), o)
 	if err == nil || !strings.Contains(err.Error(), "Nobody answers at the endpoint "+o.Endpoint) {
 		t.Errorf("got %v", err)
+	}
+}
+
+// A redrive policy says after how many hand-outs the service itself gives a message up.
+func TestRedrivePolicy(t *testing.T) {
+	t.Parallel()
+	f := newFake(t)
+	openBoth(t, f, "q", "")
+	for policy, want := range map[string]int{
+		`{"deadLetterTargetArn":"a","maxReceiveCount":5}`:      5,
+		`{"deadLetterTargetArn":"a","maxReceiveCount":"1000"}`: 1000,
+		"": 0, "{}": -1, `{"maxReceiveCount":0}`: -1, `{"maxReceiveCount":true}`: -1, "x": -1,
+	} {
+		f.mu.Lock()
+		f.queues["q"].attributes["RedrivePolicy"] = policy
+		f.mu.Unlock()
+		o, err := ParseSource(address(f.URL, "q", ""))
+		if err != nil {
+			t.Fatal(err)
+		}
+		src, err := OpenSource(t.Context(), o)
+		switch {
+		case err != nil:
+			if want >= 0 || !strings.Contains(err.Error(), "RedrivePolicy") {
+				t.Errorf("%s: %v", policy, err)
+			}
+			continue
+		case src.Features().MaxHandOuts != want:
+			t.Errorf("%s: %d hand-outs, want %d", policy, src.Features().MaxHandOuts, want)
+		}
+		if err := src.Close(); err != nil {
+			t.Error(err)
+		}
 	}
 }

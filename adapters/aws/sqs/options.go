@@ -58,10 +58,20 @@ type SourceOptions struct {
 	// MaxHeld bounds the messages that are received and not settled. At it Receive answers
 	// ackwise.ErrFull. Default: 10000.
 	MaxHeld int
+	// Envelope says what becomes of SNS's envelope, the JSON that a subscription without raw delivery
+	// puts around a message: EnvelopeAuto takes it off where there is one, EnvelopeNone leaves every
+	// body as it is. Default: EnvelopeAuto.
+	Envelope string
 	// MaxRemembered bounds the settlements that are remembered, to tell a repeated one and to know
 	// the cause of a hand-out. Default: 10000.
 	MaxRemembered int
 }
+
+// What SourceOptions.Envelope may be.
+const (
+	EnvelopeAuto = "auto"
+	EnvelopeNone = "none"
+)
 
 // SinkOptions configure a sink.
 type SinkOptions struct {
@@ -74,6 +84,7 @@ func (o SourceOptions) withDefaults() SourceOptions {
 	o.Wait = cmp.Or(o.Wait, 2*time.Second)
 	o.Polls = cmp.Or(o.Polls, 4)
 	o.MaxHeld = cmp.Or(o.MaxHeld, 10_000)
+	o.Envelope = cmp.Or(o.Envelope, EnvelopeAuto)
 	o.MaxRemembered = cmp.Or(o.MaxRemembered, 10_000)
 	return o
 }
@@ -86,7 +97,14 @@ func (o SinkOptions) withDefaults() SinkOptions {
 func (o SourceOptions) validate() error {
 	return errors.Join(o.Queue.validate(), whole("Lease", o.Lease, maxLease),
 		whole("Wait", o.Wait, maxWait), positive("Polls", o.Polls), positive("MaxHeld", o.MaxHeld),
-		positive("MaxRemembered", o.MaxRemembered))
+		positive("MaxRemembered", o.MaxRemembered), o.knownEnvelope())
+}
+
+func (o SourceOptions) knownEnvelope() error {
+	if o.Envelope == EnvelopeAuto || o.Envelope == EnvelopeNone {
+		return nil
+	}
+	return &ackwise.InvalidError{Field: "Envelope", Value: o.Envelope, Reason: "it is auto or none"}
 }
 
 func (o SinkOptions) validate() error {
@@ -149,13 +167,13 @@ func ParseSource(text string) (SourceOptions, error) {
 	o := SourceOptions{Queue: parseQueue(e),
 		Lease: e.Duration("lease", 0, time.Second, maxLease),
 		Wait:  e.Duration("wait", 0, time.Second, maxWait),
-		Polls: e.Int("polls", 0, 1, 100)}
+		Polls: e.Int("polls", 0, 1, 100), Envelope: e.Word("envelope", "", EnvelopeAuto, EnvelopeNone)}
 	for _, d := range []time.Duration{o.Lease, o.Wait} {
 		if d%time.Second != 0 && d > time.Second {
 			e.Fault("%s is not whole seconds, as the service counts", d)
 		}
 	}
-	return o, finish(e, o.Queue, formOfURL+"&lease=…&wait=…&polls=…")
+	return o, finish(e, o.Queue, formOfURL+"&lease=…&wait=…&polls=…&envelope=…")
 }
 
 // ParseSink reads sqs://REGION/QUEUE and its options. It speaks to no server.

@@ -2,6 +2,7 @@ package sqs
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"strconv"
@@ -28,6 +29,9 @@ type queue struct {
 	lease     time.Duration // its visibility timeout
 	retention time.Duration
 	maxBytes  int // of a message
+	// maxReceives is how often SQS hands a message out before it moves it to a queue of dead letters;
+	// 0 = it moves none.
+	maxReceives int
 }
 
 // callPatience is how long one call may take, apart from polls.
@@ -112,8 +116,9 @@ func (q *queue) missing(ctx context.Context) error {
 	if q.Account != "" {
 		place += ", account " + q.Account
 	}
-	return &ackwise.HintError{Err: fmt.Errorf("%w (%s)", e, place), Hint: "Is the region the queue's " +
-		"own? To have it made, set create=true."}
+	return &ackwise.HintError{Err: fmt.Errorf("%w (%s)", e, place),
+		Hint: "Is the region the queue's " +
+			"own? To have it made, set create=true."}
 }
 
 // look reads what the queue says of itself.
@@ -133,7 +138,25 @@ func (q *queue) look(ctx context.Context) error {
 	q.retention = time.Duration(n(types.QueueAttributeNameMessageRetentionPeriod, 4*24*3600)) *
 		time.Second
 	q.maxBytes = min(n(types.QueueAttributeNameMaximumMessageSize, attr.SQSBytes), attr.SQSBytes)
-	return nil
+	q.maxReceives, err = maxReceives(all[string(types.QueueAttributeNameRedrivePolicy)])
+	return err
+}
+
+// maxReceives reads a redrive policy. Its count is a number, or a string that holds one.
+func maxReceives(policy string) (int, error) {
+	if policy == "" {
+		return 0, nil
+	}
+	var p struct {
+		Count any `json:"maxReceiveCount"`
+	}
+	err := json.Unmarshal([]byte(policy), &p)
+	n, bad := strconv.Atoi(fmt.Sprint(p.Count))
+	if errors.Join(err, bad) != nil || n < 1 {
+		return 0, &ackwise.InvalidError{Field: "RedrivePolicy of the queue", Value: policy,
+			Reason: "it holds no maxReceiveCount"}
+	}
+	return n, nil
 }
 
 func (q *queue) attributes(ctx context.Context, names ...types.QueueAttributeName) (

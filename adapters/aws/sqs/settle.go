@@ -44,8 +44,8 @@ func (s *source) Settle(ctx context.Context, list []ackwise.Settlement) []ackwis
 	return results
 }
 
-// plan answers the settlements that need no call, and gathers those that do until one comes that has
-// to wait for one before it.
+// plan answers the settlements that need no call, and gathers those that do until one comes that
+// has to wait for one before it.
 func (s *source) plan(list []ackwise.Settlement, from int, results []ackwise.SettleResult) (
 	ops, tails []*op, next int) {
 	s.mu.Lock()
@@ -128,9 +128,9 @@ func (s *source) conclude(ops, tails []*op, results []ackwise.SettleResult) {
 	s.wake() // there may be room again
 }
 
-// answer writes down what became of a call, and is the result of its settlement. A heartbeat may have
-// been under way beside a settlement, or after one whose answer was lost: that the service knows its
-// receipt no more is then no news of the settlement. mu is held.
+// answer writes down what became of a call, and is the result of its settlement. A heartbeat may
+// have been under way beside a settlement, or after one whose answer was lost: that the service
+// knows its receipt no more is then no news of the settlement. mu is held.
 func (s *source) answer(o *op) (r ackwise.SettleResult) {
 	over := s.book.held[o.e.serial] != o.e // closed meanwhile, or seen to be lost
 	extend := o.outcome == ackwise.OutcomeExtend
@@ -161,9 +161,10 @@ func (s *source) answer(o *op) (r ackwise.SettleResult) {
 }
 
 // done reports whether the refusal of a repeated call says that an earlier one was carried out, or
-// that nothing is left to do. What is not in flight any more was given back, in one way or the other.
-// A receipt that was good before and is not known now is that of a deleted message for ElasticMQ;
-// AWS takes the deletion of a deleted message for a success. One that has expired is neither.
+// that nothing is left to do. What is not in flight any more was given back, in one way or the
+// other. A receipt that was good before and is not known now is that of a deleted message for
+// ElasticMQ; AWS takes the deletion of a deleted message for a success. One that has expired is
+// neither.
 func done(o *op) bool {
 	if o.deletes() {
 		code, _ := codeOf(o.err)

@@ -3,12 +3,9 @@ package sqs
 import (
 	"cmp"
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"strconv"
-	"strings"
 	"sync"
 	"time"
 
@@ -119,8 +116,8 @@ func (s *sink) deliver(ctx context.Context, parcels []*parcel) {
 func (s *sink) parcel(m *ackwise.Message) (*parcel, error) {
 	p := &parcel{}
 	if s.q.fifo() {
-		p.group = groupOf(m)
-		p.entry.MessageGroupId, p.entry.MessageDeduplicationId = &p.group, aws.String(dedupOf(m))
+		p.group = attr.Group(m)
+		p.entry.MessageGroupId, p.entry.MessageDeduplicationId = &p.group, aws.String(attr.DedupID(m))
 	}
 	e, err := attr.Encode(m, s.q.maxBytes)
 	if err != nil {
@@ -235,51 +232,4 @@ func at(batch []*parcel, id *string) *parcel {
 		return nil
 	}
 	return batch[i]
-}
-
-const (
-	maxToken = 128 // characters of a group ID and of a deduplication ID
-	hashed   = "~" // begins those that are no key or ID themselves
-)
-
-// groupOf is the group of a message: its key where the service takes that as it is, else its hash.
-// A message without a key has a group of its own.
-func groupOf(m *ackwise.Message) string {
-	if m.Key == "" {
-		return hashed + "id-" + hash(m.ID)
-	}
-	return token(m.Key)
-}
-
-// dedupOf is what the service calls a repeated message by for 5 minutes: the ID. A message that an
-// operator ordered again, or that was redriven, is another one for it, and so is a dead letter of
-// another pipeline: as a repeated one it would be swallowed.
-func dedupOf(m *ackwise.Message) string {
-	var more []string
-	for _, name := range []string{ackwise.HeaderEpoch, ackwise.HeaderRedrives, ackwise.HeaderPipeline} {
-		if v, ok := m.Header(name); ok && string(v) != "0" {
-			more = append(more, name+"="+string(v))
-		}
-	}
-	if len(more) == 0 {
-		return token(m.ID)
-	}
-	return hashed + hash(m.ID+"\x00"+strings.Join(more, "\x00"))
-}
-
-// token is a text as the service takes it: ASCII without spaces and control characters.
-func token(s string) string {
-	plain := len(s) <= maxToken && !strings.HasPrefix(s, hashed)
-	for _, c := range []byte(s) {
-		plain = plain && c > ' ' && c < 0x7f
-	}
-	if plain {
-		return s
-	}
-	return hashed + hash(s)
-}
-
-func hash(s string) string {
-	sum := sha256.Sum256([]byte(s))
-	return hex.EncodeToString(sum[:])
 }

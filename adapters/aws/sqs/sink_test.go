@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/ackwise/ackwise"
+	"github.com/ackwise/ackwise/adapters/aws/internal/attr"
 )
 
 func classes(rs []ackwise.Result) string {
@@ -41,17 +42,21 @@ func TestClasses(t *testing.T) {
 		fault fakeFault
 		want  string
 	}{
-		"entry, ours":      {fakeFault{entry: "InvalidMessageContents", index: 1}, "accepted rejected accepted"},
-		"entry, theirs":    {fakeFault{entry: "InternalError", index: 1}, "accepted unknown accepted"},
-		"entry, late":      {fakeFault{entry: "InternalError", index: 0, late: true}, "unknown accepted accepted"},
-		"entry, throttled": {fakeFault{entry: "RequestThrottled", index: 2}, "accepted accepted retryable"},
-		"throttled":        {fakeFault{code: "RequestThrottled"}, "retryable retryable retryable"},
-		"denied":           {fakeFault{code: "AccessDeniedException"}, "retryable retryable retryable"},
-		"expired":          {fakeFault{code: "ExpiredToken"}, "retryable retryable retryable"},
-		"server":           {fakeFault{code: "InternalError"}, "unknown unknown unknown"},
-		"cut":              {fakeFault{cut: true}, "unknown unknown unknown"},
-		"other":            {fakeFault{code: "NeverHeardOf"}, "unknown unknown unknown"},
-		"as a whole":       {fakeFault{code: "BatchRequestTooLong"}, "accepted accepted accepted"},
+		"entry, ours": {fakeFault{entry: "InvalidMessageContents", index: 1},
+			"accepted rejected accepted"},
+		"entry, theirs": {fakeFault{entry: "InternalError", index: 1}, "accepted unknown accepted"},
+		"entry, late": {fakeFault{entry: "InternalError", index: 0, late: true},
+			"unknown accepted accepted"},
+		"entry, throttled": {fakeFault{entry: "RequestThrottled", index: 2},
+			"accepted accepted retryable"},
+		"not named":  {fakeFault{entry: unnamed, index: 1}, "accepted unknown accepted"},
+		"throttled":  {fakeFault{code: "RequestThrottled"}, "retryable retryable retryable"},
+		"denied":     {fakeFault{code: "AccessDeniedException"}, "retryable retryable retryable"},
+		"expired":    {fakeFault{code: "ExpiredToken"}, "retryable retryable retryable"},
+		"server":     {fakeFault{code: "InternalError"}, "unknown unknown unknown"},
+		"cut":        {fakeFault{cut: true}, "unknown unknown unknown"},
+		"other":      {fakeFault{code: "NeverHeardOf"}, "unknown unknown unknown"},
+		"as a whole": {fakeFault{code: "BatchRequestTooLong"}, "accepted accepted accepted"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			f := newFake(t)
@@ -127,6 +132,9 @@ func TestQueuesLimit(t *testing.T) {
 	snk := openTestSink(t, f, "q", "")
 	rs := snk.Publish(t.Context(), []ackwise.Message{{ID: "1", Body: make([]byte, 1024)}, {ID: "2"}})
 	wantClasses(t, rs, "rejected accepted")
+	if !errors.Is(rs[0].Err, ackwise.ErrTooLarge) {
+		t.Errorf("it was sent, it seems: %v", rs[0].Err)
+	}
 }
 
 func TestFIFOSinkStopsTheGroup(t *testing.T) {
@@ -157,7 +165,8 @@ func TestFIFOSinkStopsTheGroup(t *testing.T) {
 	}
 }
 
-// A resend of what may have been accepted is one message of a FIFO queue, and may be two of another.
+// A resend of what may have been accepted is one message of a FIFO queue, and may be two of
+// another.
 func TestUnknownResent(t *testing.T) {
 	t.Parallel()
 	for name, want := range map[string]int{"q.fifo": 1, "q": 2} {
@@ -172,6 +181,7 @@ func TestUnknownResent(t *testing.T) {
 	}
 }
 
+// Groups and deduplication IDs are such as the service takes.
 func TestTokens(t *testing.T) {
 	t.Parallel()
 	long := strings.Repeat("k", 129)
@@ -190,11 +200,11 @@ func TestTokens(t *testing.T) {
 		"never":     {ackwise.Message{ID: "1", Headers: header(ackwise.HeaderRedrives, "0")}, "", "1"},
 		"a letter":  {ackwise.Message{ID: "1", Headers: header(ackwise.HeaderPipeline, "p")}, "", ""},
 	} {
-		for got, want := range map[string]string{groupOf(&c.m): c.group, dedupOf(&c.m): c.dup} {
+		for got, want := range map[string]string{attr.Group(&c.m): c.group, attr.DedupID(&c.m): c.dup} {
 			switch {
 			case !groupToken.MatchString(got):
 				t.Errorf("%s: %q is refused by the service", name, got)
-			case want != "" && got != want, want == "" && !strings.HasPrefix(got, hashed):
+			case want != "" && got != want, want == "" && !strings.HasPrefix(got, "~"):
 				t.Errorf("%s: got %q, want %q", name, got, want)
 			}
 		}

@@ -18,6 +18,7 @@ import (
 	"github.com/ackwise/ackwise"
 	"github.com/ackwise/ackwise/adapters/aws/internal/attr"
 	"github.com/ackwise/ackwise/adapters/aws/internal/awsconn"
+	"github.com/ackwise/ackwise/adapters/aws/internal/envelope"
 )
 
 // source is a queue as a source.
@@ -69,9 +70,11 @@ const maxNackDelay = 11 * time.Hour
 
 // Features says that a standard queue keeps no order, and that a FIFO queue keeps that of each
 // group. The latter delays no nack: the loop holds the failed message, so that those behind it in
-// its run are not handed out, and counted, again and again for nothing.
+// its run are not handed out, and counted, again and again for nothing. A redrive policy of the
+// queue bounds the hand-outs: the loop writes the dead letter before SQS moves the message.
 func (s *source) Features() ackwise.Features {
-	f := ackwise.Features{Lease: s.lease, Extend: true, MaxNackDelay: maxNackDelay, HandOuts: true}
+	f := ackwise.Features{Lease: s.lease, Extend: true, MaxNackDelay: maxNackDelay, HandOuts: true,
+		MaxHandOuts: s.q.maxReceives}
 	if s.q.fifo() {
 		f.Order, f.KeyRuns, f.MaxNackDelay = ackwise.OrderKey, true, 0
 	}
@@ -160,8 +163,8 @@ func (s *source) startPolls(most int) {
 	}
 }
 
-// renew extends leases of messages that waited here, and returns those that are still ours. Of a run
-// none behind a lost one is.
+// renew extends leases of messages that waited here, and returns those that are still ours. Of a
+// run none behind a lost one is.
 func (s *source) renew(ctx context.Context, old []*entry) []*entry {
 	if len(old) == 0 {
 		return nil
@@ -264,7 +267,7 @@ func (s *source) receive(n int) ([]types.Message, error) {
 // entry makes a hand-out of a message.
 func (s *source) entry(m *types.Message, now time.Time) *entry {
 	system := func(name types.MessageSystemAttributeName) string { return m.Attributes[string(name)] }
-	d := decode(m)
+	d := decode(m, s.o.Envelope == EnvelopeAuto)
 	d.Message.Topic = s.q.Name
 	group := system(types.MessageSystemAttributeNameMessageGroupId)
 	if d.Foreign {
@@ -290,18 +293,27 @@ func (s *source) entry(m *types.Message, now time.Time) *entry {
 	return e
 }
 
-// decode reads a message of the service.
-func decode(m *types.Message) attr.Decoded {
-	list := make([]attr.Attribute, 0, len(m.MessageAttributes))
-	for name, v := range m.MessageAttributes {
+// decode reads a message of the service. unwrap takes SNS's envelope off, where there is one: then
+// the message is what raw delivery would have given.
+func decode(m *types.Message, unwrap bool) attr.Decoded {
+	body, list, id := aws.ToString(m.Body), listOf(m.MessageAttributes), aws.ToString(m.MessageId)
+	if n, ok := envelope.Unwrap(body, list); ok && unwrap {
+		body, list, id = n.Body, n.Attributes, n.ID
+	}
+	return attr.Decode(body, list, id)
+}
+
+func listOf(values map[string]types.MessageAttributeValue) []attr.Attribute {
+	list := make([]attr.Attribute, 0, len(values))
+	for name, v := range values {
 		list = append(list, attr.Attribute{Name: name, Type: aws.ToString(v.DataType),
 			Text: aws.ToString(v.StringValue), Data: v.BinaryValue})
 	}
-	return attr.Decode(aws.ToString(m.Body), list, aws.ToString(m.MessageId))
+	return list
 }
 
-// Lag tells how many messages the queue holds, about, those in flight included. It does not know how
-// old the oldest one is.
+// Lag tells how many messages the queue holds, about, those in flight included. It does not know
+// how old the oldest one is.
 func (s *source) Lag(ctx context.Context) (records int64, oldest time.Time, err error) {
 	names := []types.QueueAttributeName{types.QueueAttributeNameApproximateNumberOfMessages,
 		types.QueueAttributeNameApproximateNumberOfMessagesNotVisible,

@@ -298,7 +298,8 @@ func TestPartialFailures(t *testing.T) {
 	ds := take(t, src, 5)
 	f.fail(fakeFault{action: "DeleteMessageBatch", times: 1, entry: "InternalError", index: 1})
 	mustSettle(t, src, ackwise.OutcomeAck, 0, ds[0], ds[1]) // repeated for the one that failed
-	f.fail(fakeFault{action: "DeleteMessageBatch", times: 1, entry: "ReceiptHandleIsInvalid", index: 0})
+	f.fail(fakeFault{action: "DeleteMessageBatch", times: 1, entry: "ReceiptHandleIsInvalid",
+		index: 0})
 	r := settle(src, ackwise.OutcomeAck, 0, ds[2], ds[3])
 	wantErr(t, r[0], ackwise.ErrLeaseLost)
 	if r[1].Err != nil {
@@ -475,7 +476,10 @@ func TestLag(t *testing.T) {
 	}
 }
 
-func reject(context.Context, *ackwise.Delivery) error { return ackwise.Reject(errors.New("poison")) }
+func reject(context.Context,
+	*ackwise.Delivery) error {
+	return ackwise.Reject(errors.New("poison"))
+}
 
 // contextThatEnds ends when what a test waits for is there.
 func contextThatEnds(t *testing.T, there func() bool) (context.Context, func()) {
@@ -495,5 +499,29 @@ func contextThatEnds(t *testing.T, there func() bool) (context.Context, func()) 
 		if !there() {
 			t.Error("what the test waits for did not come")
 		}
+	}
+}
+
+// SNS's envelope is taken off where there is one, unless that is not wanted.
+func TestEnvelope(t *testing.T) {
+	t.Parallel()
+	f := newFake(t)
+	src, _ := openBoth(t, f, "q", "")
+	asItIs, _ := openBoth(t, f, "as-it-is", "&envelope=none")
+	wrapped := `{"Type":"Notification","MessageId":"of SNS","TopicArn":"arn:aws:sns:r:1:t",` +
+		`"Message":"text","MessageAttributes":{"kind":{"Type":"String","Value":"paid"}}}`
+	f.mu.Lock()
+	for _, name := range []string{"q", "as-it-is"} {
+		f.store(f.queues[name], &fakeEntry{MessageBody: wrapped})
+		f.store(f.queues[name], &fakeEntry{MessageBody: `{"Type":"Notification"}`})
+	}
+	f.mu.Unlock()
+	got := take(t, src, 2)
+	if kind, _ := got[0].Header("kind"); got[0].ID != "of SNS" || string(got[0].Body) != "text" ||
+		string(kind) != "paid" || string(got[1].Body) != `{"Type":"Notification"}` {
+		t.Errorf("got %+v and %+v", got[0].Message, got[1].Message)
+	}
+	if d := take(t, asItIs, 2)[0]; string(d.Body) != wrapped || len(d.Headers) != 0 {
+		t.Errorf("envelope=none: got %+v", d.Message)
 	}
 }

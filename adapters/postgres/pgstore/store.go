@@ -7,6 +7,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/ackwise/ackwise"
@@ -83,6 +84,8 @@ func Open[T any](ctx context.Context, db postgres.DB[T], o Options) (*Store, err
 }
 
 // OpenURL is Open with a pool of its own, which Close closes: postgres://USER@HOST:PORT/DATABASE.
+// The server ends transactions of its connections that stand idle for 10 s, so that a frozen
+// process keeps nobody from its keys; the URL's idle_in_transaction_session_timeout says otherwise.
 func OpenURL(ctx context.Context, url string, o Options) (*Store, error) {
 	pool, err := connect(ctx, url)
 	if err != nil {
@@ -105,8 +108,20 @@ func connect(ctx context.Context, url string) (*pgxpool.Pool, error) {
 		return nil, &ackwise.HintError{Err: errors.New("the URL of the database cannot be read"),
 			Hint: "It has the form postgres://USER@HOST:PORT/DATABASE."}
 	}
+	if config.ConnConfig.RuntimeParams[idleTimeout] == "" {
+		config.AfterConnect = func(ctx context.Context, conn *pgx.Conn) error {
+			_, err := conn.Exec(ctx, "SET "+idleTimeout+" = '10s'")
+			return err
+		}
+	}
 	return pgxpool.NewWithConfig(ctx, config)
 }
+
+// idleTimeout is how long the server lets a transaction stand idle. A process that is frozen within
+// one holds the rows of its keys, and everybody else who claims them waits; a call of the store
+// itself is never idle so long. It is not a parameter of the connection's start, which poolers
+// refuse.
+const idleTimeout = "idle_in_transaction_session_timeout"
 
 // Bind keeps the first rule, and refuses another one with an *idempotency.RuleError.
 func (s *Store) Bind(ctx context.Context, rule string) error {

@@ -175,7 +175,9 @@ func (d *Decoded) takeID(list []Attribute, id64 []byte) []Attribute {
 	return slices.Delete(list, i, i+1)
 }
 
-func (a *Attribute) binary() bool { return a.Type == Binary || strings.HasPrefix(a.Type, Binary+".") }
+func (a *Attribute) binary() bool {
+	return a.Type == Binary || strings.HasPrefix(a.Type, Binary+".")
+}
 
 func (a *Attribute) value() []byte {
 	if a.binary() {

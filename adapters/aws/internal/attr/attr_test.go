@@ -70,21 +70,26 @@ func TestRoundTrip(t *testing.T) {
 	at := time.Date(2013, 1, 2, 3, 4, 5, 678901234, time.UTC)
 	r := rand.New(rand.NewPCG(1, 2))
 	for name, m := range map[string]ackwise.Message{
-		"plain":       {ID: "1", Body: []byte("text")},
-		"nil body":    {ID: "1"},
-		"empty body":  {ID: "1", Body: []byte{}},
-		"a dash":      {ID: "1", Body: []byte("-")},
-		"every byte":  {ID: "1", Key: string(allBytes()), Body: allBytes(), Time: at},
-		"no text":     {ID: "\ufffe\u00a0", Key: "\uffff", Body: []byte("a\x0bb")},
-		"in order":    {ID: "1", Body: []byte("b"), Headers: []ackwise.Header{h("a", "1"), h("b", "2")}},
-		"reversed":    {ID: "1", Body: []byte("b"), Headers: []ackwise.Header{h("b", "1"), h("a", "2")}},
-		"repeated":    {ID: "1", Headers: []ackwise.Header{h("a", "1"), h("b", "2"), h("a", "3"), h("a", "")}},
-		"odd names":   {ID: "1", Headers: []ackwise.Header{h("aws.x", "1"), h("a b", "2"), h("ü", "3"), h(".", "4"), h("a..b", "5")}},
-		"our names":   {ID: "1", Headers: []ackwise.Header{h("ackwise", "{}"), h("ackwise-id", "2"), h("ackwise-error", "x"), h("ackwise-key", "k")}},
-		"every value": {ID: "1", Headers: []ackwise.Header{h("a", string(allBytes())), h("é", string(allBytes())), h("x", "\ufffe")}},
+		"plain":      {ID: "1", Body: []byte("text")},
+		"nil body":   {ID: "1"},
+		"empty body": {ID: "1", Body: []byte{}},
+		"a dash":     {ID: "1", Body: []byte("-")},
+		"every byte": {ID: "1", Key: string(allBytes()), Body: allBytes(), Time: at},
+		"no text":    {ID: "\ufffe\u00a0", Key: "\uffff", Body: []byte("a\x0bb")},
+		"in order":   {ID: "1", Body: []byte("b"), Headers: []ackwise.Header{h("a", "1"), h("b", "2")}},
+		"reversed":   {ID: "1", Body: []byte("b"), Headers: []ackwise.Header{h("b", "1"), h("a", "2")}},
+		"repeated": {ID: "1", Headers: []ackwise.Header{h("a", "1"), h("b", "2"), h("a", "3"),
+			h("a", "")}},
+		"odd names": {ID: "1", Headers: []ackwise.Header{h("aws.x", "1"), h("a b", "2"), h("ü",
+			"3"), h(".", "4"), h("a..b", "5")}},
+		"our names": {ID: "1", Headers: []ackwise.Header{h("ackwise", "{}"), h("ackwise-id", "2"),
+			h("ackwise-error", "x"), h("ackwise-key", "k")}},
+		"every value": {ID: "1", Headers: []ackwise.Header{h("a", string(allBytes())), h("é",
+			string(allBytes())), h("x", "\ufffe")}},
 		"empty value": {ID: "1", Headers: []ackwise.Header{h("a", "")}},
 		"100 headers": {ID: "1", Headers: slices.Repeat([]ackwise.Header{h("a", "v")}, 100)},
-		"bad epoch":   {ID: "1", Headers: []ackwise.Header{h("ackwise-epoch", "01"), h("ackwise-epoch", "x")}},
+		"bad epoch": {ID: "1", Headers: []ackwise.Header{h("ackwise-epoch", "01"),
+			h("ackwise-epoch", "x")}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			e, err := Encode(&m, SQSBytes)
@@ -175,7 +180,8 @@ func TestRefusals(t *testing.T) {
 		want string
 	}{
 		"attributes": {ackwise.Message{ID: "1", Headers: nine},
-			`invalid header "h1": a message has at most 10 attributes, 2 of them ours, and this is header 9 of 9`},
+			`invalid header "h1": a message has at most 10 attributes, 2 of them ours, ` +
+				`and this is header 9 of 9`},
 		"key": {ackwise.Message{ID: "1", Key: strings.Repeat("k", 1025)}, "invalid key"},
 		"id":  {ackwise.Message{ID: "a\nb"}, "invalid id"},
 		"header name": {ackwise.Message{ID: "1", Headers: []ackwise.Header{h("a\nb", "")}},
@@ -214,7 +220,8 @@ func FuzzDecode(f *testing.F) {
 func FuzzRoundTrip(f *testing.F) {
 	f.Add("1", "k", []byte("b"), "h", []byte("v"), "h", []byte{0})
 	f.Add("\ufffe", "\xff", []byte(nil), "ackwise", []byte("{}"), "ackwise-id", []byte(nil))
-	f.Fuzz(func(t *testing.T, id, key string, body []byte, n1 string, v1 []byte, n2 string, v2 []byte) {
+	f.Fuzz(func(t *testing.T, id, key string, body []byte, n1 string, v1 []byte, n2 string,
+		v2 []byte) {
 		m := ackwise.Message{ID: id, Key: key, Body: body,
 			Headers: []ackwise.Header{{Name: n1, Value: v1}, {Name: n2, Value: v2}}}
 		e, err := Encode(&m, SQSBytes)

@@ -12,9 +12,9 @@
 //	                          ones, repeated names, names that the service refuses, our own
 //
 // What does not fit is refused by name: more attributes than ten, more bytes than the limit. What
-// strangers wrote is read too: their attributes are the headers, in the order of their names. Decode
-// refuses nothing: an attribute "ackwise" that is not ours is a header like others.
+// strangers wrote is read too: their attributes are the headers, in the order of their names.
+// Decode refuses nothing: an attribute "ackwise" that is not ours is a header like others.
 //
-// It knows no client library, and the types of numbers are not kept: a Number becomes a header, and a
-// header becomes a String. See ExampleEncode.
+// It knows no client library, and the types of numbers are not kept: a Number becomes a header, and
+// a header becomes a String. See ExampleEncode.
 package attr

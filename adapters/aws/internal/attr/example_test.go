@@ -2,6 +2,7 @@ package attr_test
 
 import (
 	"fmt"
+	"strings"
 
 	"github.com/ackwise/ackwise"
 	"github.com/ackwise/ackwise/adapters/aws/internal/attr"
@@ -17,14 +18,15 @@ func ExampleEncode() {
 		return
 	}
 	for _, a := range e.Attributes {
-		fmt.Println(a.Name, a.Type, a.Text)
+		fmt.Println(a.Name, a.Type, strings.ReplaceAll(a.Text, `,"headers"`, "\n\t,\"headers\""))
 	}
 	back := attr.Decode(e.Body, e.Attributes, "")
 	fmt.Println(back.Message.ID, back.Message.Key, len(back.Message.Headers), back.Message.Body == nil)
 	// Output:
 	// ackwise-id String o-1
 	// kind String paid
-	// ackwise String {"key":"N12345","body":"nil","headers":[{"name":"kind"},{"name":"trace id","value64":"AQ=="}]}
+	// ackwise String {"key":"N12345","body":"nil"
+	// 	,"headers":[{"name":"kind"},{"name":"trace id","value64":"AQ=="}]}
 	// o-1 N12345 2 true
 }
 

@@ -141,7 +141,8 @@ func (o *own) key() string {
 	return string(o.Key64)
 }
 
-// decodeOwn reads the attribute and the body that it speaks of. It is ours as a whole or not at all.
+// decodeOwn reads the attribute and the body that it speaks of. It is ours as a whole or not at
+// all.
 func decodeOwn(a Attribute, body string) (o own, raw []byte, ok bool) {
 	if a.binary() || json.Unmarshal([]byte(a.Text), &o) != nil || !strings.HasPrefix(a.Text, "{") {
 		return own{}, nil, false

@@ -52,7 +52,8 @@ func TestLoadNamesWhatIsMissing(t *testing.T) {
 	}
 	t.Setenv("AWS_PROFILE", "nobody")
 	_, err = Load(t.Context(), Options{Region: "eu-central-1"})
-	if err == nil || !strings.Contains(err.Error(), "nobody") || strings.Contains(err.Error(), "secret-s") {
+	if err == nil || !strings.Contains(err.Error(), "nobody") || strings.Contains(err.Error(),
+		"secret-s") {
 		t.Errorf("no such profile: %v", err)
 	}
 }
@@ -107,6 +108,7 @@ func TestKinds(t *testing.T) {
 		"denied":    {400, "AccessDeniedException", Denied},
 		"unknown":   {403, "UnrecognizedClientException", Credentials},
 		"throttled": {400, "RequestThrottled", Throttled},
+		"too fast":  {400, "ThrottlingException", Throttled},
 		"server":    {500, "InternalError", ServerFault},
 		"other":     {400, "QueueDoesNotExist", Other},
 	} {
@@ -139,7 +141,8 @@ func TestExplain(t *testing.T) {
 		err  error
 		want string
 	}{
-		"denied":  {&smithy.GenericAPIError{Code: "AccessDenied"}, "the permission sqs:ReceiveMessage on the queue orders"},
+		"denied": {&smithy.GenericAPIError{Code: "AccessDenied"},
+			"the permission sqs:ReceiveMessage on the queue orders"},
 		"expired": {&smithy.GenericAPIError{Code: "ExpiredToken"}, "have run out"},
 		"region":  {&net.DNSError{}, `Did you mean "eu-central-1"?`},
 		"tls":     {x509.UnknownAuthorityError{}, "AWS_CA_BUNDLE"},

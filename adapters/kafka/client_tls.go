@@ -1,0 +1,114 @@
+package kafka
+
+import (
+	"cmp"
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kerr"
+
+	"github.com/ackwise/ackwise"
+)
+
+// handshake sees to it that one of the brokers speaks TLS as the options have it. The client would
+// try on, without a word about why, until it is told to stop.
+func (c *Conn) handshake(ctx context.Context) error {
+	if !c.TLS {
+		return nil
+	}
+	conf, err := c.tlsConfig()
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, cmp.Or(c.DialTimeout, defaultDial))
+	defer cancel()
+	var faults []error
+	for _, b := range c.Brokers {
+		err := handshake(ctx, b, conf)
+		if err == nil {
+			return nil
+		}
+		faults = append(faults, err)
+	}
+	return errors.Join(faults...)
+}
+
+func handshake(ctx context.Context, broker string, conf *tls.Config) error {
+	host, port := splitPort(broker)
+	plain, err := new(net.Dialer).DialContext(ctx, "tcp", net.JoinHostPort(host, port))
+	if err != nil {
+		return explainConn(fmt.Errorf("reach the broker %s: %w", broker, err), broker)
+	}
+	defer func() { _ = plain.Close() }()
+	conf = conf.Clone()
+	conf.ServerName = host
+	conn := tls.Client(plain, conf)
+	err = conn.HandshakeContext(ctx)
+	if err == nil {
+		err = refusal(conn) // with TLS 1.3 a client hears of it only at its first read
+	}
+	if err == nil {
+		return nil
+	}
+	err = fmt.Errorf("begin TLS with the broker %s: %w", broker, severed(err))
+	if notTLS(err) {
+		return &ackwise.HintError{Err: err,
+			Hint: "this port does not seem to speak TLS: leave tls out, or name the port that does"}
+	}
+	return &ackwise.HintError{Err: err, Hint: tlsHint}
+}
+
+const tlsHint = "check tls, ca, cert and key: the broker's certificate has to be signed by ca " +
+	"and be made for the host's name"
+
+// notTLS reports whether the other side answers a handshake as one that does not know it: with
+// something else, by closing the connection, as Kafka does, or not at all.
+func notTLS(err error) bool {
+	_, other := errors.AsType[tls.RecordHeaderError](err)
+	return other || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, syscall.ECONNRESET) ||
+		errors.Is(err, context.DeadlineExceeded)
+}
+
+// refusalWait is how long a refusal of the client's certificate may take.
+const refusalWait = 200 * time.Millisecond
+
+// refusal returns what the broker has against this client's certificate. A broker says nothing else
+// unasked.
+func refusal(conn net.Conn) error {
+	if err := conn.SetReadDeadline(time.Now().Add(refusalWait)); err != nil {
+		return err
+	}
+	_, err := conn.Read(make([]byte, 1))
+	if timeout, ok := errors.AsType[net.Error](err); ok && timeout.Timeout() {
+		return nil
+	}
+	return err
+}
+
+// explainConn adds to an error of a connection what to do about it.
+func explainConn(err error, brokers ...string) error {
+	hint := ""
+	switch text := err.Error(); {
+	case errors.Is(err, kerr.SaslAuthenticationFailed),
+		errors.Is(err, kerr.UnsupportedSaslMechanism):
+		hint = "check sasl, user and password"
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF),
+		strings.Contains(text, "is TLS missing"):
+		hint = "check tls, sasl, user and password: some brokers just close the connection"
+	case strings.Contains(text, "x509:"), strings.Contains(text, "tls:"):
+		hint = tlsHint
+	case strings.Contains(text, "connection refused"), strings.Contains(text, "no such host"):
+		hint = "check that a broker listens at " + strings.Join(brokers, ", ")
+	}
+	if hint == "" {
+		return err
+	}
+	return &ackwise.HintError{Err: err, Hint: hint}
+}

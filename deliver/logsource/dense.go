@@ -1,0 +1,201 @@
+package logsource
+
+import (
+	"encoding/binary"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/ackwise/ackwise"
+)
+
+// dense is the part of a note that says much of many neighbours, where positions are decimal
+// numbers of one length (offsets): two bits for each number from origin on.
+//
+//	part     bytes   content
+//	origin   P       against base
+//	other    1+      flags and counts as of an entry, see note: what code 3 stands for
+//	bits     uvarint number of bytes, then four codes in each, the lowest bits first
+//
+// The codes are 0: nothing is said, 1: handed out once, for the first time, and in flight,
+// 2: settled, 3: an entry like other. A number that is no message's has code 0 or 2.
+type dense struct {
+	origin ackwise.Position
+	other  entry // without a position
+	bits   []byte
+	named  int     // entries in bits
+	loose  []entry // that have to be named one by one
+	cut    bool    // not all that there is to say is in it
+}
+
+const (
+	codeOut     = 1
+	codeSettled = 2
+	codeOther   = 3
+)
+
+// plainOut is what most entries are.
+func plainOut(pos ackwise.Position) entry {
+	return entry{pos: pos, out: true, cause: ackwise.CauseFirst,
+		counts: ackwise.Counts{HandOuts: 1}}
+}
+
+// number reads a position as a decimal number.
+func number(p ackwise.Position) (uint64, bool) {
+	v, err := strconv.ParseUint(string(p), 10, 63)
+	return v, err == nil && p[0] != '+'
+}
+
+// distance is how many numbers lie from one position to a later one.
+func distance(from, to ackwise.Position) (uint64, bool) {
+	a, ok := number(from)
+	b, ok2 := number(to)
+	return b - a, ok && ok2 && len(from) == len(to) && a <= b
+}
+
+func (n *note) firstAndLast() (first, last ackwise.Position) {
+	if k := len(n.entries); k > 0 {
+		first, last = n.entries[0].pos, n.entries[k-1].pos
+	}
+	if k := len(n.spans); k > 0 {
+		if first == "" || n.spans[0].first < first {
+			first = n.spans[0].first
+		}
+		last = max(last, n.spans[k-1].last)
+	}
+	return first, last
+}
+
+// dense makes the dense part of at most room bytes; ok = positions are such numbers.
+func (n *note) dense(room int) (d dense, ok bool) {
+	first, last := n.firstAndLast()
+	count, ok := distance(first, last)
+	if !ok || room < 64 {
+		return d, false
+	}
+	count = min(count+1, uint64(room)*4)
+	d = dense{origin: first, other: n.commonest(), bits: make([]byte, (count+3)/4)}
+	for _, e := range n.entries {
+		i, ok := distance(first, e.pos)
+		if !ok {
+			return d, false
+		}
+		like := d.other
+		like.pos = e.pos
+		switch {
+		case e != plainOut(e.pos) && e != like:
+			d.loose = append(d.loose, e)
+		case i >= count:
+			d.cut = true
+		case e == like:
+			d.set(i, codeOther)
+			d.named++
+		default:
+			d.set(i, codeOut)
+			d.named++
+		}
+	}
+	for _, s := range n.spans {
+		i, ok := distance(first, s.first)
+		j, ok2 := distance(first, s.last)
+		if !ok || !ok2 {
+			return d, false
+		}
+		d.cut = d.cut || j >= count
+		for ; i <= j && i < count; i++ {
+			d.set(i, codeSettled)
+		}
+	}
+	return d, true
+}
+
+func (d *dense) set(i uint64, code byte) { d.bits[i/4] |= code << (i % 4 * 2) }
+
+// commonest returns what most entries are that are not plain, without a position.
+func (n *note) commonest() (most entry) {
+	seen := map[entry]int{}
+	for _, e := range n.entries {
+		if e == plainOut(e.pos) || e.wait > 0 {
+			continue
+		}
+		e.pos = ""
+		seen[e]++
+		if seen[e] > seen[most] {
+			most = e
+		}
+	}
+	return most
+}
+
+// encodeDense writes the note with a dense part; nil where that cannot be, or would name no more
+// than so many entries though it has to cut.
+func (n *note) encodeDense(limit, named int) (data []byte, entryBytes int) {
+	room := limit - noteFixed - positionRoom(n.base) - n.blindRoom()
+	first, last := n.firstAndLast()
+	head := positionRoom(first) + 1 + 3*binary.MaxVarintLen32 + binary.MaxVarintLen32
+	d, ok := n.dense((room - head) * 3 / 4)
+	if !ok {
+		return nil, 0
+	}
+	loose, kept := fit(len(d.loose), room-head-len(d.bits), func(buf []byte, i int) []byte {
+		prev := n.base
+		if i > 0 {
+			prev = d.loose[i-1].pos
+		}
+		return appendEntry(buf, prev, &d.loose[i])
+	})
+	blind := n.blind
+	if d.cut || kept < len(d.loose) {
+		if d.named+kept <= named {
+			return nil, 0
+		}
+		blind = max(blind, last)
+	}
+	data = n.head(limit, flagDense, blind)
+	data = append(binary.AppendUvarint(data, uint64(kept)), loose...)
+	data = binary.AppendUvarint(data, 0) // spans are among the bits
+	data = appendPosition(data, n.base, d.origin)
+	data = appendState(data, &d.other)
+	data = append(binary.AppendUvarint(data, uint64(len(d.bits))), d.bits...)
+	return withCheck(data), len(loose) + len(d.bits)
+}
+
+// dense reads what encodeDense wrote, as entries and spans.
+func (r *noteReader) dense(n *note) {
+	origin := r.position(n.base)
+	other := entry{}
+	r.state(&other)
+	bits := r.take(int(r.number(uint64(len(r.data)))))
+	from, ok := number(origin)
+	if !ok || r.bad {
+		r.bad = true
+		return
+	}
+	at := func(i int) ackwise.Position {
+		digits := strconv.FormatUint(from+uint64(i), 10)
+		return ackwise.Position(strings.Repeat("0", max(0, len(origin)-len(digits))) + digits)
+	}
+	before := byte(0)
+	for i := range 4 * len(bits) {
+		code := bits[i/4] >> (i % 4 * 2) & 3
+		switch pos := at(i); {
+		case code == codeOut:
+			n.entries = append(n.entries, plainOut(pos))
+		case code == codeOther:
+			e := other
+			e.pos = pos
+			n.entries = append(n.entries, e)
+		case code == codeSettled && before == codeSettled:
+			n.spans[len(n.spans)-1].last = pos
+		case code == codeSettled:
+			n.spans = append(n.spans, span{first: pos, last: pos})
+		}
+		before = code
+	}
+	slices.SortFunc(n.entries, func(a, b entry) int { return compare(a.pos, b.pos) })
+	prev := n.base
+	for i := range n.entries {
+		r.bad = r.bad || n.entries[i].pos <= prev
+		prev = n.entries[i].pos
+	}
+}
