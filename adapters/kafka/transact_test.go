@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -162,6 +163,46 @@ func TestTransactUnknownCommit(t *testing.T) {
 	r.end(t)
 	if lost == 0 {
 		t.Error("no answer was lost")
+	}
+	checkCopies(t, records, ids, 5)
+}
+
+// TestTransactCommittedAndNobodyHeard: the broker carries the commit out and its answer is lost;
+// the client's own repeat of it is refused, as that of a fenced producer.
+func TestTransactCommittedAndNobodyHeard(t *testing.T) {
+	b := newSinkBed(t, 1, "in", "out")
+	ids := b.fill("in", 100, 5)
+	beside, err := kgo.NewClient(kgo.SeedBrokers(b.ListenAddrs()...))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(beside.Close)
+	var calls, passed, refused atomic.Int32
+	b.ControlKey(int16(kmsg.EndTxn), func(r kmsg.Request) (kmsg.Response, error, bool) {
+		b.KeepControl()
+		switch calls.Add(1) {
+		case 1:
+			b.SleepControl(func() {
+				again := *r.(*kmsg.EndTxnRequest)
+				resp, err := again.RequestWith(t.Context(), beside)
+				if err == nil && resp.ErrorCode == 0 {
+					passed.Add(1)
+				}
+			})
+			return nil, errors.New("the connection is cut"), true
+		case 3: // the second is the one above
+			refused.Add(1)
+			resp := r.ResponseKind().(*kmsg.EndTxnResponse)
+			resp.ErrorCode = kerr.ProducerFenced.Code
+			return resp, nil, true
+		}
+		return nil, nil, false
+	})
+	r := runTransact(t, b.url("in?group=g"), echo, SinkOptions{})
+	records := b.read("out", len(ids), kgo.FetchIsolationLevel(kgo.ReadCommitted()))
+	r.end(t)
+	if passed.Load() != 1 || refused.Load() != 1 {
+		t.Errorf("%d commits carried out unheard, %d repeats refused", passed.Load(), refused.Load())
 	}
 	checkCopies(t, records, ids, 5)
 }
