@@ -108,7 +108,7 @@ func (p *Proxy) Heal() {
 	p.down, p.replies = false, 0
 }
 
-// Fired returns how many connections were cut.
+// Fired returns how many connections were cut, or not made.
 func (p *Proxy) Fired() int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -139,6 +139,9 @@ const dialLimit = 10 * time.Second
 func (p *Proxy) connect(client net.Conn) {
 	p.mu.Lock()
 	target, down := p.target, p.down
+	if down && !p.closed { // a client that keeps no connection meets the fault here
+		p.fired++
+	}
 	p.mu.Unlock()
 	if down || target == "" {
 		_ = client.Close()
