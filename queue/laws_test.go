@@ -642,8 +642,12 @@ func TestL8DamageIsRefused(t *testing.T) {
 			_ = o.fill()
 			again, err := openOn(damaged, "/store", o)
 			if err == nil { // it lies before the checkpoint, and is found where it is read
+				// Behind the older checkpoint, which a busy machine may have taken early, the log
+				// cannot be replayed: that is the answer then, and no list of findings.
 				report, err := again.Verify(t.Context())
-				if err != nil || len(report.Findings) != 1 {
+				at, damaged := errors.AsType[*CorruptionError](err)
+				if damaged && (at.Segment != name || len(report.Findings) > 0) ||
+					!damaged && (err != nil || len(report.Findings) != 1) {
 					t.Errorf("%s: verify found %q, %v", name, report.Findings, err)
 				}
 				later++
