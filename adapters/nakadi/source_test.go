@@ -236,7 +236,17 @@ func TestSecondMember(t *testing.T) {
 		return strings.Contains(b.ask("/subscriptions/"+b.subscription()+"/stats"), state)
 	}
 	until(t, "reassigning", func() bool { return stats("reassigning") })
-	settle(t, first, held...)
+	// A partition may be seen to have moved before the commit that let it move was heard of: its acks
+	// are then called lost. None of them comes again, which the causes below would show.
+	var acks []ackwise.Settlement
+	for _, d := range held {
+		acks = append(acks, ackwise.Settlement{Token: d.Token})
+	}
+	for i, res := range first.Settle(t.Context(), acks) {
+		if res.Err != nil && !errors.Is(res.Err, ackwise.ErrLeaseLost) {
+			t.Fatalf("settle %s: %v", held[i].ID, res.Err)
+		}
+	}
 	until(t, "moved", func() bool { return !stats("reassigning") })
 	sink := b.sink(plain)
 	got := map[string]bool{}
