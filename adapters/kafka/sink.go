@@ -59,7 +59,8 @@ func openSink(ctx context.Context, o SinkOptions) (*Sink, error) {
 		o.BatchBytes = limit
 	}
 	s := &Sink{o: o, limit: o.BatchBytes, known: topics{made: map[string]bool{}}}
-	if s.cl, err = s.client(); err != nil {
+	ends := &endings{}
+	if s.cl, err = s.client(kgo.WithHooks(ends)); err != nil {
 		return nil, err
 	}
 	// The producer ID tells whether this user may produce at all.
@@ -69,7 +70,7 @@ func openSink(ctx context.Context, o SinkOptions) (*Sink, error) {
 	}
 	s.single = newAlone(s)
 	if o.TransactionalID != "" {
-		s.txn = newTxnProducer(s.cl)
+		s.txn = newTxnProducer(s.cl, ends)
 	}
 	return s, nil
 }

@@ -5,10 +5,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
 )
 
 // errAborted is why a message that nothing is wrong with was not accepted.
@@ -20,13 +23,25 @@ const endTimeout = 10 * time.Second
 // txnProducer runs one transaction after another.
 type txnProducer struct {
 	cl   *kgo.Client
+	ends *endings      // of this client
 	turn chan struct{} // holds one token: whoever has it has the transaction
 	// What follows belongs to the holder of the token.
 	gone error // why there will be no more transactions
 }
 
-func newTxnProducer(cl *kgo.Client) *txnProducer {
-	t := &txnProducer{cl: cl, turn: make(chan struct{}, 1)}
+// endings counts the requests to end a transaction that a client has sent.
+type endings struct{ n atomic.Int64 }
+
+// OnBrokerWrite is told of every request.
+func (e *endings) OnBrokerWrite(_ kgo.BrokerMetadata, key int16, _ int, _, _ time.Duration,
+	err error) {
+	if key == int16(kmsg.EndTxn) && err == nil {
+		e.n.Add(1)
+	}
+}
+
+func newTxnProducer(cl *kgo.Client, ends *endings) *txnProducer {
+	t := &txnProducer{cl: cl, ends: ends, turn: make(chan struct{}, 1)}
 	t.turn <- struct{}{}
 	return t
 }
@@ -46,6 +61,12 @@ func (t *txnProducer) publish(ctx context.Context, c *call) {
 	}
 	c.produce(ctx, t.cl)
 	bad := t.ended(c.failed())
+	if bad == nil && !c.produced() {
+		if err := t.abort(ctx); err != nil {
+			c.skipAll(err)
+		}
+		return
+	}
 	if bad == nil {
 		if err := t.commit(ctx); errors.Is(err, errUnknown) {
 			c.failAll(err)
@@ -90,13 +111,18 @@ func (t *txnProducer) begin() error {
 	return nil
 }
 
-// commit commits. An error of which errUnknown is not a part says that nothing was committed.
+// commit commits what was produced. An error of which errUnknown is not a part says that nothing was
+// committed.
 func (t *txnProducer) commit(ctx context.Context) error {
 	ctx, cancel := endContext(ctx)
 	defer cancel()
+	before := t.ends.n.Load()
 	err := t.cl.EndTransaction(ctx, kgo.TryCommit)
-	if err == nil {
-		return nil
+	for err == nil {
+		if t.ends.n.Load() > before {
+			return nil
+		}
+		err = t.commitAgain(ctx)
 	}
 	// Any other answer may be one to a repeated request, of which the first was carried out.
 	denied := errors.Is(err, kerr.OperationNotAttempted) || errors.Is(err, kerr.TransactionAbortable)
@@ -110,6 +136,24 @@ func (t *txnProducer) commit(ctx context.Context) error {
 		return err
 	}
 	return fmt.Errorf("%w: %w", errUnknown, err)
+}
+
+// commitAgain commits where the client has ended the transaction without a word to the broker. It
+// does so where it knows of no partition with records, and right after the first records of a topic
+// it may not know yet: they were acknowledged before what it has learned of the topic is in its
+// place. Taken for committed, they would be aborted when the transaction's time is over.
+func (t *txnProducer) commitAgain(ctx context.Context) error {
+	timer := time.NewTimer(10 * time.Millisecond)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return fmt.Errorf("the client has not ended the transaction: %w", context.Cause(ctx))
+	case <-timer.C:
+	}
+	if err := t.cl.BeginTransaction(); err != nil {
+		return err
+	}
+	return t.cl.EndTransaction(ctx, kgo.TryCommit)
 }
 
 // errUnknown marks a commit of which nobody heard the answer.
@@ -170,6 +214,13 @@ func (c *call) failed() error {
 		}
 	}
 	return nil
+}
+
+// produced reports whether any record was sent.
+func (c *call) produced() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return slices.ContainsFunc(c.recs, func(r sent) bool { return r.rec != nil && r.tried })
 }
 
 // refusals returns the records that were refused, perhaps because of others.
