@@ -29,13 +29,12 @@ type txnProducer struct {
 	gone error // why there will be no more transactions
 }
 
-// endings counts the requests to end a transaction that a client has sent.
+// endings counts the requests to end a transaction that brokers have answered.
 type endings struct{ n atomic.Int64 }
 
-// OnBrokerWrite is told of every request.
-func (e *endings) OnBrokerWrite(_ kgo.BrokerMetadata, key int16, _ int, _, _ time.Duration,
-	err error) {
-	if key == int16(kmsg.EndTxn) && err == nil {
+// OnBrokerE2E is told of every request, before who made it hears the answer.
+func (e *endings) OnBrokerE2E(_ kgo.BrokerMetadata, key int16, done kgo.BrokerE2E) {
+	if key == int16(kmsg.EndTxn) && done.Err() == nil {
 		e.n.Add(1)
 	}
 }
@@ -111,8 +110,8 @@ func (t *txnProducer) begin() error {
 	return nil
 }
 
-// commit commits what was produced. An error of which errUnknown is not a part says that nothing was
-// committed.
+// commit commits what was produced. An error of which errUnknown is not a part says that nothing
+// was committed.
 func (t *txnProducer) commit(ctx context.Context) error {
 	ctx, cancel := endContext(ctx)
 	defer cancel()
