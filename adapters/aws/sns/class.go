@@ -4,7 +4,6 @@ import (
 	"errors"
 	"strings"
 
-	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/sns/types"
 	"github.com/aws/smithy-go"
 
@@ -14,12 +13,7 @@ import (
 
 // entryError is the failure of one entry of a batch, as an error of the service.
 func entryError(f *types.BatchResultErrorEntry) error {
-	fault := smithy.FaultServer
-	if f.SenderFault {
-		fault = smithy.FaultClient
-	}
-	return &smithy.GenericAPIError{Code: aws.ToString(f.Code), Message: aws.ToString(f.Message),
-		Fault: fault}
+	return awsconn.EntryError(f.Code, f.Message, f.SenderFault)
 }
 
 // codeOf is the service's code of an error; documents and servers write it with and without the
@@ -34,14 +28,8 @@ func codeOf(err error) (code, text string) {
 
 // classOf decides what became of a message whose call, or whose entry in the answer, failed.
 func classOf(err error) ackwise.ResultClass {
-	switch awsconn.KindOf(err) {
-	case awsconn.Denied, awsconn.Credentials, awsconn.Untrusted, awsconn.Unreached:
-		return ackwise.ResultRetryable // nothing was sent, or all was refused; an operator can mend it
-	case awsconn.Throttled:
-		return ackwise.ResultRetryable // refused before it was looked at
-	case awsconn.ServerFault, awsconn.Interrupted:
-		return ackwise.ResultUnknown // it may have been stored before that
-	case awsconn.Other:
+	if class, known := awsconn.ClassOf(err); known {
+		return class
 	}
 	switch code, text := codeOf(err); code {
 	case "InvalidParameter", "InvalidParameterValue", "ParameterValueInvalid", "MissingParameter",
