@@ -90,15 +90,26 @@ func (m *Message) Validate() error {
 			return err
 		}
 	}
-	if year := m.Time.Year(); !m.Time.IsZero() && (year < minYear || year > maxYear) {
+	if !m.Time.IsZero() && !keepableTime(m.Time) {
 		return &InvalidError{Field: "time", Reason: fmt.Sprintf(
-			"the year %d is not between %d and %d", year, minYear, maxYear)}
+			"the year %d is not between %d and %d", m.Time.Year(), minYear, maxYear)}
 	}
 	if len(m.Key) > MaxKeyBytes {
 		return &InvalidError{Field: "key", Reason: fmt.Sprintf(
 			"%d bytes long, at most %d are allowed", len(m.Key), MaxKeyBytes)}
 	}
 	return validateHeaders(m.Headers)
+}
+
+// keepableTime reports whether the nanoseconds of t since 1970 fit 64 bits. Only close to
+// either end it asks the calendar.
+func keepableTime(t time.Time) bool {
+	const nearly = (maxYear - 1 - 1970) * 365 * 24 * 3600
+	if s := t.Unix(); -nearly < s && s < nearly {
+		return true
+	}
+	year := t.Year()
+	return minYear <= year && year <= maxYear
 }
 
 func validateHeaders(hs []Header) error {
@@ -163,6 +174,9 @@ func ValidateName(kind, name string) error {
 }
 
 func textFault(s string) string {
+	if plainASCII(s) {
+		return ""
+	}
 	if !utf8.ValidString(s) {
 		return "is not valid UTF-8"
 	}
@@ -172,6 +186,16 @@ func textFault(s string) string {
 		}
 	}
 	return ""
+}
+
+// plainASCII reports whether s is printable ASCII, as most names and IDs are.
+func plainASCII(s string) bool {
+	for i := range len(s) {
+		if c := s[i]; c < 0x20 || c >= 0x7f {
+			return false
+		}
+	}
+	return true
 }
 
 // NewID returns a new message ID: a random UUID of version 7 (RFC 9562 §5.7), which sorts by the

@@ -71,7 +71,14 @@ const (
 type lane struct {
 	key    string // "" = of this message alone
 	queue  []*entry
-	queued bool // in loop.ready
+	one    [1]*entry // where the queue begins: most are no longer
+	queued bool      // in loop.ready
+}
+
+func newLane(key string) *lane {
+	a := &lane{key: key}
+	a.queue = a.one[:0]
+	return a
 }
 
 // laneOf returns the lane of a delivery, a new one where there is none.
@@ -79,10 +86,10 @@ func (l *loop) laneOf(d *ackwise.Delivery) *lane {
 	var key string
 	switch l.f.Order {
 	case ackwise.OrderNone:
-		return &lane{}
+		return newLane("")
 	case ackwise.OrderKey:
 		if d.Key == "" {
-			return &lane{}
+			return newLane("")
 		}
 		key = d.Key
 	case ackwise.OrderPartition:
@@ -91,7 +98,7 @@ func (l *loop) laneOf(d *ackwise.Delivery) *lane {
 	if a := l.lanes[key]; a != nil {
 		return a
 	}
-	a := &lane{key: key}
+	a := newLane(key)
 	l.lanes[key] = a
 	return a
 }

@@ -90,12 +90,6 @@ func newRelay(sink ackwise.Sink, o Options) *relay {
 	return &relay{sink: sink, o: o, f: sink.Features()}
 }
 
-// sending is one delivery as the message that is published, or why it cannot be.
-type sending struct {
-	m   ackwise.Message
-	err error
-}
-
 var (
 	errBehind   = errors.New("an earlier message of the same key was not accepted")
 	errNoReason = errors.New("the sink gave no reason")
@@ -103,67 +97,61 @@ var (
 
 // publishAll publishes run after run of what may stand in one batch.
 func (r *relay) publishAll(ctx context.Context, ds []*ackwise.Delivery) []error {
-	all := make([]sending, len(ds))
+	msgs, errs := make([]ackwise.Message, len(ds)), make([]error, len(ds))
 	for i, d := range ds {
-		all[i].m, all[i].err = r.message(d)
+		msgs[i], errs[i] = r.message(d)
 	}
-	errs := make([]error, 0, len(ds))
 	stuck := map[string]bool{} // keys with a failure
-	for len(errs) < len(ds) {
-		rest := all[len(errs):]
-		key, err := rest[0].m.Key, rest[0].err
+	for done := 0; done < len(ds); {
+		key := msgs[done].Key
 		switch {
 		case key != "" && stuck[key]:
-			errs = append(errs, fmt.Errorf("%w: %w", errBehind, ackwise.Snooze(r.o.Pause)))
+			errs[done] = fmt.Errorf("%w: %w", errBehind, ackwise.Snooze(r.o.Pause))
+			done++
 			continue
-		case err != nil:
+		case errs[done] != nil:
 			stuck[key] = true
-			errs = append(errs, ackwise.Reject(err))
+			errs[done] = ackwise.Reject(errs[done])
+			done++
 			continue
 		}
-		got := r.publish(ctx, rest[:r.together(rest, stuck)])
-		for i, err := range got {
-			if err != nil {
-				stuck[rest[i].m.Key] = true
+		end := done + r.together(msgs[done:], errs[done:], stuck)
+		r.publish(ctx, msgs[done:end], errs[done:end])
+		for ; done < end; done++ {
+			if errs[done] != nil {
+				stuck[msgs[done].Key] = true
 			}
 		}
-		errs = append(errs, got...)
 	}
 	return errs
 }
 
-// together returns how many of the first may stand in one batch.
-func (r *relay) together(all []sending, stuck map[string]bool) int {
+// together returns how many of the first may stand in one batch: none whose errs is set.
+func (r *relay) together(msgs []ackwise.Message, errs []error, stuck map[string]bool) int {
 	seen := map[string]bool{}
-	for n := range all {
-		key := all[n].m.Key
+	for n := range msgs {
+		key := msgs[n].Key
 		full := r.f.MaxBatch > 0 && n >= r.f.MaxBatch
-		if full || all[n].err != nil || key != "" && (seen[key] || stuck[key]) {
+		if full || errs[n] != nil || key != "" && (seen[key] || stuck[key]) {
 			return n
 		}
 		if key != "" && !r.f.KeyRunSafe {
 			seen[key] = true
 		}
 	}
-	return len(all)
+	return len(msgs)
 }
 
-// publish publishes one batch.
-func (r *relay) publish(ctx context.Context, batch []sending) []error {
-	msgs := make([]ackwise.Message, len(batch))
-	for i := range batch {
-		msgs[i] = batch[i].m
-	}
+// publish publishes one batch and fills in what became of it.
+func (r *relay) publish(ctx context.Context, msgs []ackwise.Message, errs []error) {
 	results := r.sink.Publish(ctx, msgs)
-	errs := make([]error, len(batch))
-	for i := range batch {
-		if len(results) != len(batch) {
-			errs[i] = fmt.Errorf("the sink gave %d results for %d messages", len(results), len(batch))
+	for i := range errs {
+		if len(results) != len(msgs) {
+			errs[i] = fmt.Errorf("the sink gave %d results for %d messages", len(results), len(msgs))
 			continue
 		}
 		errs[i] = r.outcome(&results[i])
 	}
-	return errs
 }
 
 // message is what is published of a delivery. The delivery itself stays as it is.

@@ -10,66 +10,106 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/ackwise/ackwise"
+	"github.com/ackwise/ackwise/internal/texts"
 )
 
-// record makes a record of a message, for a topic. A message without a key has a nil key, one
+// records makes records of messages. What they consist of stands in a few pieces of memory, made
+// for all that is to come.
+type records struct {
+	made    []kgo.Record
+	headers []kgo.RecordHeader
+	bytes   []byte
+}
+
+// ownHeaders is the most that record adds.
+const ownHeaders = 2
+
+func newRecords(msgs []ackwise.Message) *records {
+	headers, bytes := 0, 0
+	for i := range msgs {
+		m := &msgs[i]
+		headers += len(m.Headers) + ownHeaders
+		bytes += len(m.Key) + len(m.ID)
+	}
+	return &records{make([]kgo.Record, 0, len(msgs)), make([]kgo.RecordHeader, 0, headers),
+		make([]byte, 0, bytes)}
+}
+
+// record makes a record of a message, for its topic. A message without a key has a nil key, one
 // without a body (a tombstone) a nil value. Headers of the message that carry the names of our own
 // fields are replaced by the fields.
-func record(m *ackwise.Message, topic string) *kgo.Record {
-	r := &kgo.Record{Topic: topic, Value: m.Body}
+func (w *records) record(m *ackwise.Message) *kgo.Record {
+	w.made = append(w.made, kgo.Record{Topic: m.Topic, Value: m.Body})
+	r := &w.made[len(w.made)-1]
 	if m.Key != "" {
-		r.Key = []byte(m.Key)
+		r.Key = w.copy(m.Key)
 	}
-	r.Headers = make([]kgo.RecordHeader, 0, len(m.Headers)+2)
+	from := len(w.headers)
 	for _, h := range m.Headers {
 		if !ownField(h.Name) {
-			r.Headers = append(r.Headers, kgo.RecordHeader{Key: h.Name, Value: h.Value})
+			w.headers = append(w.headers, kgo.RecordHeader{Key: h.Name, Value: h.Value})
 		}
 	}
-	add := func(name, value string) {
-		r.Headers = append(r.Headers, kgo.RecordHeader{Key: name, Value: []byte(value)})
-	}
 	if m.ID != "" {
-		add(ackwise.HeaderID, m.ID)
+		w.header(ackwise.HeaderID, m.ID)
 	}
 	if !m.Time.IsZero() {
 		r.Timestamp = m.Time
 		// A record's own time has milliseconds, from 1970 on.
-		if at := m.Time.UnixMilli(); at < 0 || !time.UnixMilli(at).Equal(m.Time) {
+		if at := m.Time.UnixMilli(); at < 0 || m.Time.Nanosecond()%1e6 != 0 {
 			r.Timestamp = time.UnixMilli(max(at, 0))
-			add(ackwise.HeaderTime, m.Time.UTC().Format(time.RFC3339Nano))
+			w.header(ackwise.HeaderTime, m.Time.UTC().Format(time.RFC3339Nano))
 		}
 	}
+	r.Headers = w.headers[from:len(w.headers):len(w.headers)]
 	return r
+}
+
+func (w *records) header(name, value string) {
+	w.headers = append(w.headers, kgo.RecordHeader{Key: name, Value: w.copy(value)})
+}
+
+func (w *records) copy(s string) []byte {
+	from := len(w.bytes)
+	w.bytes = append(w.bytes, s...)
+	return w.bytes[from:len(w.bytes):len(w.bytes)]
 }
 
 // message reads a record. Its ID is the one of our header, else the value of the header idHeader
 // where one is named and holds a valid ID, else topic/partition/offset, which is the same at every
 // read. The epoch is the one of our header; 0 where there is none.
-func message(r *kgo.Record, idHeader string) (m ackwise.Message, epoch int) {
-	m = ackwise.Message{Topic: r.Topic, Key: string(r.Key), Body: r.Value, Time: r.Timestamp}
+func message(r *kgo.Record, idHeader string, t *texts.Pages) (
+	m ackwise.Message, epoch int) {
+	m = ackwise.Message{Topic: r.Topic, Key: t.Add(r.Key), Body: r.Value, Time: r.Timestamp}
 	var foreign string
 	for _, h := range r.Headers {
-		value := string(h.Value)
-		switch {
-		case h.Key == ackwise.HeaderID && ackwise.ValidateID(value) == nil:
-			m.ID = value
-		case h.Key == ackwise.HeaderKey:
-			m.Key = value
-		case h.Key == ackwise.HeaderTime:
-			if at, err := time.Parse(time.RFC3339Nano, value); err == nil {
+		switch h.Key {
+		case ackwise.HeaderKey:
+			m.Key = string(h.Value)
+			continue
+		case ackwise.HeaderTime:
+			if at, err := time.Parse(time.RFC3339Nano, string(h.Value)); err == nil {
 				m.Time = at
 			}
-		case h.Key == ackwise.HeaderEpoch:
-			if n, err := strconv.Atoi(value); err == nil && n > 0 {
+			continue
+		case ackwise.HeaderEpoch:
+			if n, err := strconv.Atoi(string(h.Value)); err == nil && n > 0 {
 				epoch = n
 			}
-		default:
-			if foreign == "" && idHeader != "" && h.Key == idHeader {
-				foreign = value
+			continue
+		case ackwise.HeaderID:
+			if id := t.Add(h.Value); ackwise.ValidateID(id) == nil {
+				m.ID = id
+				continue
 			}
-			m.Headers = append(m.Headers, ackwise.Header{Name: h.Key, Value: h.Value})
 		}
+		if foreign == "" && idHeader != "" && h.Key == idHeader {
+			foreign = string(h.Value)
+		}
+		if m.Headers == nil {
+			m.Headers = make([]ackwise.Header, 0, len(r.Headers))
+		}
+		m.Headers = append(m.Headers, ackwise.Header{Name: h.Key, Value: h.Value})
 	}
 	if m.ID == "" && ackwise.ValidateID(foreign) == nil {
 		m.ID = foreign
@@ -97,18 +137,23 @@ func ownField(name string) bool {
 	return name == ackwise.HeaderID || name == ackwise.HeaderKey || name == ackwise.HeaderTime
 }
 
-const (
-	positionDigits = 20
-	positionZeros  = "00000000000000000000"
-)
+const positionDigits = 20
 
 // position is an offset as a Position: 20 digits, so that < orders them. There is none before 0.
 func position(offset int64) ackwise.Position {
+	return ackwise.Position(appendPosition(nil, offset))
+}
+
+func appendPosition(b []byte, offset int64) []byte {
 	if offset < 0 {
-		return ""
+		return b
 	}
-	digits := strconv.AppendInt(make([]byte, 0, positionDigits), offset, 10)
-	return ackwise.Position(positionZeros[len(digits):] + string(digits))
+	var digits [positionDigits]byte
+	for i := range digits {
+		digits[len(digits)-1-i] = '0' + byte(offset%10)
+		offset /= 10
+	}
+	return append(b, digits[:]...)
 }
 
 // offset reads what position wrote; the empty one is -1.

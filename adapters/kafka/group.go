@@ -17,6 +17,7 @@ import (
 
 	"github.com/ackwise/ackwise"
 	"github.com/ackwise/ackwise/deliver/logsource"
+	"github.com/ackwise/ackwise/internal/texts"
 )
 
 // group is a member of a consumer group as a logsource.Log. The client calls it back when
@@ -38,6 +39,8 @@ type group struct {
 	seenMu sync.Mutex // guards the order of calls of watch
 	watch  func(ackwise.Event)
 
+	pauseMu sync.Mutex // guards what the client is told of pauses; taken before mu
+
 	mu     sync.Mutex // guards all below; never held during I/O
 	parts  map[string]*part
 	noted  map[string]committed // what the last fetch of offsets said
@@ -51,6 +54,7 @@ type group struct {
 	final   error // told again and again
 	wanted  int   // how many admissions want the gate
 	unblock context.CancelFunc
+	held    bool // the poll under way waits for room, see hold
 }
 
 // part is a partition that this member has.
@@ -65,6 +69,8 @@ type part struct {
 	released  chan struct{} // closed by Release
 	done      bool          // released is closed
 	told      bool          // Poll has returned the assignment
+	full      time.Time     // since when the source wants no more of it; zero = it does
+	paused    bool          // the client was told so
 	// known: what the source says of the partition is of this assignment, and not of the one before.
 	known bool
 }
@@ -220,6 +226,9 @@ func (g *group) poll(ctx context.Context, most int) {
 	if !g.mayPoll(cancel) {
 		return
 	}
+	if g.hold(ctx) {
+		return
+	}
 	fetches := g.cl.PollRecords(ctx, most)
 	for _, f := range g.takeIn(fetches) {
 		if errors.Is(f.err, kerr.OffsetOutOfRange) {
@@ -270,13 +279,15 @@ func (g *group) takeIn(fetches kgo.Fetches) (faults []fault) {
 func (g *group) change(p *part, records []*kgo.Record) logsource.Change {
 	c := logsource.Change{Kind: logsource.Records, Partition: p.name,
 		Records: make([]logsource.Record, 0, len(records))}
+	var t texts.Pages
+	var room [positionDigits]byte
 	for _, r := range records {
-		m, epoch := message(r, g.opts.IDHeader)
+		m, epoch := message(r, g.opts.IDHeader, &t)
 		if g.opts.Dead != "" {
 			m.Headers = readDead(g.opts.Dead, m.Headers)
 		}
-		c.Records = append(c.Records,
-			logsource.Record{Position: position(r.Offset), Message: m, Epoch: epoch})
+		pos := ackwise.Position(t.Add(appendPosition(room[:0], r.Offset)))
+		c.Records = append(c.Records, logsource.Record{Position: pos, Message: m, Epoch: epoch})
 	}
 	p.next = records[len(records)-1].Offset + 1
 	return c
@@ -396,6 +407,8 @@ func (g *group) each(set map[string][]int32, do func(name string)) {
 
 // drop forgets partitions. What the loop had not let go of is lost.
 func (g *group) drop(gone map[string][]int32, revoked bool) {
+	g.pauseMu.Lock()
+	defer g.pauseMu.Unlock()
 	g.mu.Lock()
 	g.each(gone, func(name string) {
 		delete(g.kicked, name)
@@ -417,30 +430,6 @@ func (g *group) drop(gone map[string][]int32, revoked bool) {
 func (g *group) lost(_ context.Context, _ *kgo.Client, gone map[string][]int32) {
 	<-g.ready
 	g.drop(gone, false)
-}
-
-// Pause stops or resumes the fetches of a partition.
-func (g *group) Pause(name string, paused bool) {
-	topic, partition, ok := g.where(name)
-	if !ok {
-		return
-	}
-	set := map[string][]int32{topic: {partition}}
-	if paused {
-		g.cl.PauseFetchPartitions(set)
-	} else {
-		g.cl.ResumeFetchPartitions(set)
-	}
-}
-
-func (g *group) where(name string) (topic string, partition int32, ok bool) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	p := g.parts[name]
-	if p == nil || !p.known {
-		return "", 0, false
-	}
-	return p.topic, p.partition, true
 }
 
 // Release lets a partition go.

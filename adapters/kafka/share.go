@@ -15,6 +15,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/ackwise/ackwise"
+	"github.com/ackwise/ackwise/internal/texts"
 )
 
 // share reads by a share group (KIP-932). The broker hands out single records, with a lease and a
@@ -37,6 +38,7 @@ type share struct {
 	queue   []*held    // not handed out yet
 	holds   map[ackwise.LeaseToken]*held
 	memory  shareMemory
+	texts   texts.Pages
 	serial  uint64
 	waiting int           // Receives that wait
 	changed chan struct{} // closed and replaced when a Receive should look again
@@ -224,7 +226,7 @@ func (s *share) takeIn(fetches kgo.Fetches) {
 }
 
 func (s *share) hold(r *kgo.Record, now time.Time) *held {
-	msg, epoch := message(r, s.opts.IDHeader)
+	msg, epoch := message(r, s.opts.IDHeader, &s.texts)
 	if s.opts.Dead != "" {
 		msg.Headers = readDead(s.opts.Dead, msg.Headers)
 	}

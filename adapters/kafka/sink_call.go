@@ -5,12 +5,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/ackwise/ackwise"
+	"github.com/ackwise/ackwise/internal/texts"
 )
 
 // recordRoom is what a record takes beside key, value and headers, at most: the head of its batch,
@@ -54,21 +56,22 @@ type sent struct {
 
 // newCall makes the records, and refuses what no broker would take.
 func newCall(s *Sink, msgs []ackwise.Message) *call {
-	c := &call{s: s, msgs: make([]ackwise.Message, len(msgs)), recs: make([]sent, len(msgs))}
+	c := &call{s: s, msgs: slices.Clone(msgs), recs: make([]sent, len(msgs))}
 	now := time.Now()
-	for i, m := range msgs {
+	made := newRecords(msgs)
+	for i := range c.msgs {
+		m := &c.msgs[i]
 		if m.ID == "" {
 			m.ID = ackwise.NewID(now)
 		}
 		if s.o.Topic != "" {
 			m.Topic = s.o.Topic
 		}
-		c.msgs[i] = m
-		if err := s.check(&m); err != nil {
+		if err := s.check(m); err != nil {
 			c.recs[i] = sent{over: true, err: err}
 			continue
 		}
-		c.recs[i].rec = record(&m, m.Topic)
+		c.recs[i].rec = made.record(m)
 		if err := s.fits(c.recs[i].rec, m.ID); err != nil {
 			c.recs[i] = sent{over: true, err: err}
 		}
@@ -81,8 +84,10 @@ func (s *Sink) check(m *ackwise.Message) error {
 	if m.Topic == "" {
 		return &ackwise.InvalidError{Field: "topic", Reason: "the message names none, nor does the sink"}
 	}
-	if err := topicFault(m.Topic); err != nil {
-		return err
+	if s.o.Topic == "" { // else it was looked at when the sink was opened
+		if err := topicFault(m.Topic); err != nil {
+			return err
+		}
 	}
 	plain := *m
 	plain.Topic = "t" // Kafka's rule is another one
@@ -129,7 +134,9 @@ func (c *call) produce(ctx context.Context, cl *kgo.Client) {
 		}
 		cl.Produce(ctx, c.recs[i].rec, func(_ *kgo.Record, err error) { c.answer(i, err) })
 	}
+	c.mu.Lock()
 	c.done()
+	c.mu.Unlock()
 	select {
 	case <-all:
 	case <-ctx.Done():
@@ -152,9 +159,8 @@ func (c *call) next(i int) bool {
 	return true
 }
 
+// done counts an answer. mu is held.
 func (c *call) done() {
-	c.mu.Lock()
-	defer c.mu.Unlock()
 	if c.left--; c.left == 0 {
 		close(c.all)
 	}
@@ -163,13 +169,13 @@ func (c *call) done() {
 // answer takes what the producer says of a record.
 func (c *call) answer(i int, err error) {
 	c.mu.Lock()
+	defer c.mu.Unlock()
 	if r := &c.recs[i]; !r.over {
 		r.over, r.err = true, err
 		if err != nil {
 			c.fail(i)
 		}
 	}
-	c.mu.Unlock()
 	c.done()
 }
 
@@ -199,8 +205,12 @@ func (c *call) abandon(ctx context.Context) {
 func (c *call) results(out []ackwise.Result) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	var places places
 	for i := range c.recs {
 		out[i] = c.result(i)
+		if out[i].Class == ackwise.ResultAccepted {
+			out[i].Position = places.of(c.recs[i].rec)
+		}
 	}
 	if len(c.stuck) > 0 {
 		c.order(out)
@@ -211,6 +221,8 @@ func (c *call) result(i int) ackwise.Result {
 	r, m := &c.recs[i], &c.msgs[i]
 	res := ackwise.Result{ID: m.ID}
 	switch {
+	case r.over && r.err == nil:
+		res.Class = ackwise.ResultAccepted
 	case r.rec == nil:
 		res.Class, res.Err = ackwise.ResultRejected, fmt.Errorf("publish to %s: %w", m.Topic, r.err)
 	case !r.over:
@@ -221,11 +233,25 @@ func (c *call) result(i int) ackwise.Result {
 		res.Class = classify(r.err, c.s.o.Topic != "")
 		res.Err = explain(r.err, m.Topic)
 	}
-	if res.Class == ackwise.ResultAccepted {
-		res.Position = ackwise.Position(partitionName(m.Topic, r.rec.Partition) + "/" +
-			string(position(r.rec.Offset)))
-	}
 	return res
+}
+
+// places writes where records were accepted: TOPIC/NUMBER/OFFSET. Neighbours are mostly of one
+// partition.
+type places struct {
+	texts texts.Pages
+	last  *kgo.Record
+	text  []byte
+	head  int // how much of text is the last one's partition
+}
+
+func (p *places) of(r *kgo.Record) ackwise.Position {
+	if p.last == nil || p.last.Topic != r.Topic || p.last.Partition != r.Partition {
+		p.text = append(append(p.text[:0], partitionName(r.Topic, r.Partition)...), '/')
+		p.head, p.last = len(p.text), r
+	}
+	p.text = appendPosition(p.text[:p.head], r.Offset)
+	return ackwise.Position(p.texts.Add(p.text))
 }
 
 // order makes unknown what was written of a key ahead of an earlier message of it that is to be

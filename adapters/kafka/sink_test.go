@@ -16,6 +16,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/ackwise/ackwise"
+	"github.com/ackwise/ackwise/internal/texts"
 )
 
 // sinkPatience bounds every wait of these tests.
@@ -150,7 +151,7 @@ func TestSinkPublishes(t *testing.T) {
 	}
 	got := map[string]ackwise.Message{}
 	for _, r := range b.read("orders", 5) {
-		m, _ := message(r, "")
+		m, _ := message(r, "", &texts.Pages{})
 		got[m.ID] = m
 	}
 	if m := got["nil"]; m.Body != nil || len(m.Headers) != 2 ||

@@ -87,7 +87,7 @@ func TestAnOldStayIsNotTheNewOne(t *testing.T) {
 		if again.leaving || again.done {
 			t.Error("the new stay was released")
 		}
-		if _, _, ok := g.where("t/0"); ok {
+		if g.Pause("t/0", true); !again.full.IsZero() {
 			t.Error("the new stay can be paused")
 		}
 	}
@@ -101,7 +101,7 @@ func TestAnOldStayIsNotTheNewOne(t *testing.T) {
 	if _, err := g.place(logsource.Mark{Partition: "t/0", Position: position(4)}); err == nil {
 		t.Error("a mark from before the assignment is written")
 	}
-	if _, _, ok := g.where("t/0"); !ok {
+	if g.Pause("t/0", true); again.full.IsZero() {
 		t.Error("it cannot be paused")
 	}
 	g.Release("t/0")

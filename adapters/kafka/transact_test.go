@@ -17,6 +17,7 @@ import (
 
 	"github.com/ackwise/ackwise"
 	"github.com/ackwise/ackwise/deliver"
+	"github.com/ackwise/ackwise/internal/texts"
 )
 
 // fill publishes n messages of some keys and returns their IDs.
@@ -90,7 +91,7 @@ func checkCopies(t testing.TB, records []*kgo.Record, ids []string, keys int) {
 	t.Helper()
 	seen, last := map[string]int{}, map[string]string{}
 	for _, r := range records {
-		m, _ := message(r, "")
+		m, _ := message(r, "", &texts.Pages{})
 		seen[m.ID]++
 		if m.ID <= last[m.Key] {
 			t.Errorf("key %s: %s comes behind %s", m.Key, m.ID, last[m.Key])

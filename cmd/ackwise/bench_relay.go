@@ -22,8 +22,8 @@ import (
 )
 
 type benchRelayCmd struct {
-	Brokers     string `required:"" env:"ACKWISE_BENCH_KAFKA" placeholder:"HOST:PORT[,…]" help:"The Kafka brokers."`
-	Messages    int    `default:"300000" help:"Messages of each measurement."`
+	Brokers     string `required:"" placeholder:"HOST:PORT[,…]" help:"The Kafka brokers."`
+	Messages    int    `default:"1000000" help:"Messages of each measurement."`
 	Size        int    `default:"200" help:"Length of the bodies, in bytes."`
 	Keys        int    `default:"10000" help:"Keys that they belong to, in order by key."`
 	Partitions  int    `default:"6" help:"Partitions of the topics."`
@@ -43,7 +43,9 @@ func (c *benchRelayCmd) Help() string {
 		"on 1 % of the keys. The time goes from the first message received to the last one's " +
 		"commit. It makes and deletes topics called ackwise-bench-…; --json prints the machine, " +
 		"messages, size, rounds, and relay: a list of keys, relay_per_s, bare_per_s and ratio (the " +
-		"median of the rounds' ratios)."
+		"median of the rounds' ratios), and relay_cpu_us and bare_cpu_us (the processor time of " +
+		"this process for a message, in microseconds, brokers aside; 0 where the system does not " +
+		"say)."
 }
 
 // relayReport is what the run has measured.
@@ -65,6 +67,15 @@ type relayRate struct {
 	PerSec   float64 `json:"relay_per_s"`
 	BareRate float64 `json:"bare_per_s"`
 	Ratio    float64 `json:"ratio"`
+	CPU      float64 `json:"relay_cpu_us"`
+	BareCPU  float64 `json:"bare_cpu_us"`
+}
+
+// spent is what one measurement took.
+type spent struct{ wall, cpu time.Duration }
+
+func since(begin time.Time, cpu time.Duration) spent {
+	return spent{time.Since(begin), bench.CPU() - cpu}
 }
 
 // Run measures.
@@ -95,9 +106,10 @@ func (c *benchRelayCmd) Run(a *app) error {
 		count(r.Partitions, "partition"), r.Concurrency, r.Batch); err != nil {
 		return err
 	}
-	t := newTable("keys", ">relay/s", ">bare/s", ">ratio")
+	t := newTable("keys", ">relay/s", ">bare/s", ">ratio", ">relay CPU", ">bare CPU")
 	for _, x := range rates {
-		t.add(x.Keys, perSecond(x.PerSec), perSecond(x.BareRate), ratio(x.Ratio))
+		t.add(x.Keys, perSecond(x.PerSec), perSecond(x.BareRate), ratio(x.Ratio),
+			fmt.Sprintf("%.1f µs", x.CPU), fmt.Sprintf("%.1f µs", x.BareCPU))
 	}
 	return t.write(a.out, "nothing measured")
 }
@@ -137,12 +149,11 @@ func (b *relayBench) run(ctx context.Context) (rates []relayRate, err error) {
 		}
 	}
 	order := mrand.New(mrand.NewPCG(b.c.Seed, 1))
-	ways := map[string]func(context.Context, string, string) (time.Duration, error){
+	ways := map[string]func(context.Context, string, string) (spent, error){
 		"relay": b.relay, "bare": b.bare}
 	for _, kind := range kinds {
-		var relayed, bare, ratios []float64
+		var r rounds
 		for range b.c.Rounds {
-			round := map[string]float64{}
 			names := []string{"relay", "bare"}
 			order.Shuffle(2, func(i, j int) { names[i], names[j] = names[j], names[i] })
 			for _, name := range names {
@@ -151,14 +162,32 @@ func (b *relayBench) run(ctx context.Context) (rates []relayRate, err error) {
 				if err != nil {
 					return nil, fmt.Errorf("%s keys, %s: %w", kind, name, err)
 				}
-				round[name] = float64(b.c.Messages) / took.Seconds()
+				r.add(name, took, float64(b.c.Messages))
 			}
-			relayed, bare = append(relayed, round["relay"]), append(bare, round["bare"])
-			ratios = append(ratios, round["relay"]/round["bare"])
 		}
-		rates = append(rates, relayRate{kind, middle(relayed), middle(bare), middle(ratios)})
+		rates = append(rates, r.medians(kind))
 	}
 	return rates, nil
+}
+
+// rounds are the measurements of one kind of keys, by contestant.
+type rounds struct{ rates, cpus map[string][]float64 }
+
+func (r *rounds) add(name string, took spent, messages float64) {
+	if r.rates == nil {
+		r.rates, r.cpus = map[string][]float64{}, map[string][]float64{}
+	}
+	r.rates[name] = append(r.rates[name], messages/took.wall.Seconds())
+	r.cpus[name] = append(r.cpus[name], float64(took.cpu.Microseconds())/messages)
+}
+
+func (r *rounds) medians(kind string) relayRate {
+	ratios := make([]float64, len(r.rates["relay"]))
+	for i, v := range r.rates["relay"] {
+		ratios[i] = v / r.rates["bare"][i]
+	}
+	return relayRate{kind, middle(r.rates["relay"]), middle(r.rates["bare"]), middle(ratios),
+		middle(r.cpus["relay"]), middle(r.cpus["bare"])}
 }
 
 // middle returns the median; of two the lower one.
@@ -259,11 +288,10 @@ func (b *relayBench) key(r *mrand.Rand, kind string) int {
 
 // once measures one way, into a fresh topic and with a fresh group.
 func (b *relayBench) once(ctx context.Context, kind string,
-	way func(ctx context.Context, in, out string) (time.Duration, error)) (
-	took time.Duration, err error) {
+	way func(ctx context.Context, in, out string) (spent, error)) (took spent, err error) {
 	out := fmt.Sprintf("%s-out-%d", b.prefix, b.steps)
 	if err := b.create(ctx, out); err != nil {
-		return 0, err
+		return spent{}, err
 	}
 	defer b.remove(ctx, out)
 	defer func() {
@@ -273,37 +301,38 @@ func (b *relayBench) once(ctx context.Context, kind string,
 	}()
 	took, err = way(ctx, b.input(kind), out)
 	if err != nil {
-		return 0, err
+		return spent{}, err
 	}
 	ends, err := b.adm.ListEndOffsets(ctx, out)
 	if err != nil {
-		return 0, err
+		return spent{}, err
 	}
 	n := int64(0)
 	ends.Each(func(o kadm.ListedOffset) { n += o.Offset })
 	if n != int64(b.c.Messages) {
-		return 0, fmt.Errorf("%d messages arrived of %d", n, b.c.Messages)
+		return spent{}, fmt.Errorf("%d messages arrived of %d", n, b.c.Messages)
 	}
 	return took, nil
 }
 
 // bare is what a program without Ackwise does: poll, produce all, wait for all, commit.
-func (b *relayBench) bare(ctx context.Context, in, out string) (time.Duration, error) {
+func (b *relayBench) bare(ctx context.Context, in, out string) (spent, error) {
 	cl, err := b.client(kgo.ConsumerGroup(out), kgo.ConsumeTopics(in), kgo.DisableAutoCommit(),
 		kgo.BlockRebalanceOnPoll(), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()),
 		kgo.DefaultProduceTopic(out), kgo.ProducerLinger(0))
 	if err != nil {
-		return 0, err
+		return spent{}, err
 	}
 	defer cl.CloseAllowingRebalance()
 	var begin time.Time
+	var cpu time.Duration
 	for n := 0; n < b.c.Messages; {
 		fetches := cl.PollFetches(ctx)
 		if err := fetches.Err(); err != nil {
-			return 0, err
+			return spent{}, err
 		}
 		if begin.IsZero() {
-			begin = time.Now()
+			begin, cpu = time.Now(), bench.CPU()
 		}
 		var failed atomic.Pointer[error]
 		fetches.EachRecord(func(r *kgo.Record) {
@@ -316,37 +345,37 @@ func (b *relayBench) bare(ctx context.Context, in, out string) (time.Duration, e
 			n++
 		})
 		if err := cl.Flush(ctx); err != nil {
-			return 0, err
+			return spent{}, err
 		}
 		if p := failed.Load(); p != nil {
-			return 0, *p
+			return spent{}, *p
 		}
 		if err := cl.CommitUncommittedOffsets(ctx); err != nil {
-			return 0, err
+			return spent{}, err
 		}
 		cl.AllowRebalance()
 	}
-	return time.Since(begin), nil
+	return since(begin, cpu), nil
 }
 
 // relay does the same with Ackwise.
-func (b *relayBench) relay(ctx context.Context, in, out string) (took time.Duration, err error) {
+func (b *relayBench) relay(ctx context.Context, in, out string) (took spent, err error) {
 	so, err := kafka.ParseSource("kafka://" + b.c.Brokers + "/" + in + "?group=" + out)
 	if err != nil {
-		return 0, err
+		return spent{}, err
 	}
 	po, err := kafka.ParseSink("kafka://" + b.c.Brokers + "/" + out)
 	if err != nil {
-		return 0, err
+		return spent{}, err
 	}
 	source, err := kafka.OpenSource(ctx, so)
 	if err != nil {
-		return 0, err
+		return spent{}, err
 	}
 	defer func() { err = joinClose(err, source.Close) }()
 	sink, err := kafka.OpenSink(ctx, po)
 	if err != nil {
-		return 0, err
+		return spent{}, err
 	}
 	defer func() { err = joinClose(err, sink.Close) }()
 	ctx, cancel := context.WithCancel(ctx)
@@ -358,24 +387,25 @@ func (b *relayBench) relay(ctx context.Context, in, out string) (took time.Durat
 	if t.left > 0 {
 		err = errors.Join(err, context.Cause(ctx), fmt.Errorf("%d messages were not settled", t.left))
 	}
-	return t.end.Sub(t.begin), err
+	return t.took, err
 }
 
 // timed is a source that knows when it begins, and ends the run when all is settled.
 type timed struct {
 	ackwise.Source
 	begin time.Time // of the one Receive that runs at a time
+	cpu   time.Duration
 	done  func()
 
-	left int // belongs, like end, to the one Settle that runs at a time
-	end  time.Time
+	left int // belongs, like took, to the one Settle that runs at a time
+	took spent
 }
 
 // Receive notes when the first message came.
 func (t *timed) Receive(ctx context.Context, most int) ([]*ackwise.Delivery, error) {
 	ds, err := t.Source.Receive(ctx, most)
 	if len(ds) > 0 && t.begin.IsZero() {
-		t.begin = time.Now()
+		t.begin, t.cpu = time.Now(), bench.CPU()
 	}
 	return ds, err
 }
@@ -388,8 +418,8 @@ func (t *timed) Settle(ctx context.Context, list []ackwise.Settlement) []ackwise
 			t.left--
 		}
 	}
-	if t.left <= 0 && t.end.IsZero() {
-		t.end = time.Now()
+	if t.left <= 0 && t.took == (spent{}) {
+		t.took = since(t.begin, t.cpu)
 		t.done()
 	}
 	return results

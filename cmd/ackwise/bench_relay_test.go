@@ -18,6 +18,8 @@ type relayShape struct {
 		Relay float64 `json:"relay_per_s"`
 		Bare  float64 `json:"bare_per_s"`
 		Ratio float64 `json:"ratio"`
+		CPU   float64 `json:"relay_cpu_us"`
+		Plain float64 `json:"bare_cpu_us"`
 	} `json:"relay"`
 }
 
@@ -41,7 +43,8 @@ func TestBenchRelay(t *testing.T) {
 		t.Fatalf("got %s", r.out)
 	}
 	for i, x := range got.Relay {
-		if x.Keys != []string{"uniform", "hot"}[i] || x.Relay <= 0 || x.Bare <= 0 || x.Ratio <= 0 {
+		if x.Keys != []string{"uniform", "hot"}[i] || x.Relay <= 0 ||
+			x.Bare <= 0 || x.Ratio <= 0 || x.CPU <= 0 || x.Plain <= 0 {
 			t.Errorf("got %+v", x)
 		}
 	}
@@ -50,7 +53,7 @@ func TestBenchRelay(t *testing.T) {
 		t.Fatalf("exit code %d, error output %q", r.code, r.err)
 	}
 	for _, want := range []string{"Median of 1 round of 2000 messages of 200 B, 2 partitions",
-		"relay/s", "bare/s", "uniform", "hot"} {
+		"relay/s", "bare/s", "relay CPU", "uniform", "hot"} {
 		if !strings.Contains(r.out, want) {
 			t.Errorf("%q is missing in\n%s", want, r.out)
 		}

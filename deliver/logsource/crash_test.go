@@ -210,8 +210,8 @@ func TestThousandsInFlight(t *testing.T) {
 		for i, cl := range more {
 			held[cl.m.pos] = true
 			if i%7 == 3 {
-				c.settle(&ackwise.Settlement{Token: cl.m.handed.delivery.Token}, time.Time{})
 				settled[cl.m.pos] = true
+				c.settle(&ackwise.Settlement{Token: cl.m.handed.delivery.Token}, time.Time{})
 			}
 		}
 	}

@@ -46,12 +46,41 @@ func number(p ackwise.Position) (uint64, bool) {
 	return v, err == nil && p[0] != '+'
 }
 
-// distance is how many numbers lie from one position to a later one.
+// distance is how many numbers lie from one position to a later one. Most neighbours differ in
+// their last digits only, and only those are read.
 func distance(from, to ackwise.Position) (uint64, bool) {
-	a, ok := number(from)
-	b, ok2 := number(to)
-	return b - a, ok && ok2 && len(from) == len(to) && a <= b
+	if len(from) != len(to) {
+		return 0, false
+	}
+	same := 0
+	for same < len(to) && from[same] == to[same] {
+		if to[same]-'0' > 9 {
+			return 0, false
+		}
+		same++
+	}
+	a, ok := suffix(from[same:])
+	b, ok2 := suffix(to[same:])
+	return b - a, ok && ok2 && a <= b
 }
+
+// suffix reads the last digits of a number.
+func suffix(p ackwise.Position) (v uint64, ok bool) {
+	if len(p) > maxSuffix {
+		return 0, false
+	}
+	for i := range len(p) {
+		digit := p[i] - '0'
+		if digit > 9 {
+			return 0, false
+		}
+		v = v*10 + uint64(digit)
+	}
+	return v, true
+}
+
+// maxSuffix digits fit 63 bits.
+const maxSuffix = 18
 
 func (n *note) firstAndLast() (first, last ackwise.Position) {
 	if k := len(n.entries); k > 0 {
@@ -70,7 +99,7 @@ func (n *note) firstAndLast() (first, last ackwise.Position) {
 func (n *note) dense(room int) (d dense, ok bool) {
 	first, last := n.firstAndLast()
 	count, ok := distance(first, last)
-	if !ok || room < 64 {
+	if _, isNumber := number(first); !ok || !isNumber || room < 64 {
 		return d, false
 	}
 	count = min(count+1, uint64(room)*4)
@@ -129,13 +158,13 @@ func (n *note) commonest() (most entry) {
 
 // encodeDense writes the note with a dense part; nil where that cannot be, or would name no more
 // than so many entries though it has to cut.
-func (n *note) encodeDense(limit, named int) (data []byte, entryBytes int) {
+func (n *note) encodeDense(limit, named int) (data []byte, entryBytes int, cut bool) {
 	room := limit - noteFixed - positionRoom(n.base) - n.blindRoom()
 	first, last := n.firstAndLast()
 	head := positionRoom(first) + 1 + 3*binary.MaxVarintLen32 + binary.MaxVarintLen32
 	d, ok := n.dense((room - head) * 3 / 4)
 	if !ok {
-		return nil, 0
+		return nil, 0, false
 	}
 	loose, kept := fit(len(d.loose), room-head-len(d.bits), func(buf []byte, i int) []byte {
 		prev := n.base
@@ -145,9 +174,10 @@ func (n *note) encodeDense(limit, named int) (data []byte, entryBytes int) {
 		return appendEntry(buf, prev, &d.loose[i])
 	})
 	blind := n.blind
-	if d.cut || kept < len(d.loose) {
+	cut = d.cut || kept < len(d.loose)
+	if cut {
 		if d.named+kept <= named {
-			return nil, 0
+			return nil, 0, true
 		}
 		blind = max(blind, last)
 	}
@@ -157,7 +187,7 @@ func (n *note) encodeDense(limit, named int) (data []byte, entryBytes int) {
 	data = appendPosition(data, n.base, d.origin)
 	data = appendState(data, &d.other)
 	data = append(binary.AppendUvarint(data, uint64(len(d.bits))), d.bits...)
-	return withCheck(data), len(loose) + len(d.bits)
+	return withCheck(data), len(loose) + len(d.bits), cut
 }
 
 // dense reads what encodeDense wrote, as entries and spans.

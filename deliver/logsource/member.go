@@ -25,8 +25,8 @@ type member struct {
 }
 
 func newMember(o Options) *member {
-	return &member{opts: o, ghosts: map[token]time.Time{}, settled: memory{
-		outcomes: map[token]ackwise.Outcome{}, most: o.MaxRemembered}}
+	return &member{opts: o, ghosts: map[token]time.Time{},
+		settled: memory{most: o.MaxRemembered}}
 }
 
 // observe notes what happened to a partition.
@@ -38,6 +38,15 @@ func (c *member) observe(kind, partition string, now time.Time, err error) {
 func (c *member) byName(name string) *partition {
 	for _, p := range c.parts {
 		if p.name == name {
+			return p
+		}
+	}
+	return nil
+}
+
+func (c *member) byEpoch(epoch uint64) *partition {
+	for _, p := range c.parts {
+		if p.epoch == epoch {
 			return p
 		}
 	}
@@ -107,9 +116,8 @@ func (c *member) remove(p *partition, now time.Time) {
 			continue
 		}
 		m.handed.delivery.MarkLost()
-		t, ok := decodeToken(m.handed.delivery.Token)
-		if ok && m.handed.given && len(c.ghosts) < c.opts.MaxRemembered {
-			c.ghosts[t] = now.Add(c.opts.LostGrace)
+		if m.handed.given && len(c.ghosts) < c.opts.MaxRemembered {
+			c.ghosts[m.handed.token] = now.Add(c.opts.LostGrace)
 		}
 		c.inFlight--
 		if c.alone == m {
@@ -226,24 +234,13 @@ func (c *member) settle(s *ackwise.Settlement, now time.Time) (
 	if !ok || t.owner != c.opts.Owner {
 		return ackwise.SettleResult{Err: ackwise.ErrBadToken}, nil
 	}
-	delete(c.ghosts, t)
-	for _, q := range c.parts {
-		if q.epoch == t.epoch {
-			p = q
-		}
+	if len(c.ghosts) > 0 {
+		delete(c.ghosts, t)
 	}
-	if before, again := c.settled.outcomes[t]; again {
-		if before != s.Outcome {
-			return ackwise.SettleResult{Err: ackwise.ErrSettled}, nil
-		}
-		return ackwise.SettleResult{Already: true}, p
-	}
-	if p == nil {
-		return ackwise.SettleResult{Err: ackwise.ErrLeaseLost}, nil
-	}
-	m := p.tracker.at(t.ord)
-	if m == nil || m.state != held || uint64(m.counts.HandOuts) != t.handOut {
-		return ackwise.SettleResult{Err: ackwise.ErrLeaseLost}, nil
+	p = c.byEpoch(t.epoch)
+	m := p.holds(t)
+	if m == nil {
+		return c.settledBefore(t, s.Outcome, p)
 	}
 	switch {
 	case s.Outcome > ackwise.OutcomeDrop:
@@ -265,6 +262,18 @@ func (c *member) settle(s *ackwise.Settlement, now time.Time) (
 	c.ended(m)
 	c.settled.put(t, s.Outcome)
 	return ackwise.SettleResult{}, p
+}
+
+// settledBefore answers the settlement of a hand-out that is not held.
+func (c *member) settledBefore(t token, o ackwise.Outcome, p *partition) (
+	ackwise.SettleResult, *partition) {
+	switch before, ok := c.settled.find(t); {
+	case !ok:
+		return ackwise.SettleResult{Err: ackwise.ErrLeaseLost}, nil
+	case before != o:
+		return ackwise.SettleResult{Err: ackwise.ErrSettled}, nil
+	}
+	return ackwise.SettleResult{Already: true}, p
 }
 
 // write is one note on its way.
@@ -361,7 +370,7 @@ func (c *member) pauses(now time.Time) (pause, resume []string) {
 			if !p.leaving {
 				c.observe("paused", p.name, now, nil)
 			}
-		case p.paused && !p.leaving && p.window() <= messages/2 && p.bytes <= bytes/2:
+		case p.paused && !p.leaving && p.window() <= messages*3/4 && p.bytes <= bytes/4*3:
 			p.paused = false
 			resume = append(resume, p.name)
 			c.observe("resumed", p.name, now, nil)

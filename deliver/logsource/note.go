@@ -36,6 +36,7 @@ type note struct {
 	sole  bool // the one entry that is out was all that its owner held, here and elsewhere
 	// ceiling: hand-outs were not written one by one, so that out says nothing after a crash.
 	ceiling bool
+	exact   bool // not written: only what does not fit otherwise is to be dense
 	// blind: up to here (open: everywhere) a message that is neither in entries nor in spans may
 	// have been handed out, or even settled; above, it was not. "" = nowhere.
 	blind ackwise.Position
@@ -85,6 +86,12 @@ var errNote = errors.New("not a note of this version")
 // first, then entries; blind then covers it, so that it is delivered again, with a cause that says
 // that nobody knows. It also returns how many of the bytes are the entries'.
 func (n *note) encode(limit int) (data []byte, entryBytes int) {
+	if !n.exact && len(n.entries)+len(n.spans) >= manyParts {
+		// Most likely it is shorter so, and less work.
+		if data, entryBytes, cut := n.encodeDense(limit, 0); data != nil && !cut {
+			return data, entryBytes
+		}
+	}
 	room := limit - noteFixed - positionRoom(n.base) - n.blindRoom()
 	blind := n.blind
 	entries, kept := fit(len(n.entries), room, func(buf []byte, i int) []byte {
@@ -105,7 +112,7 @@ func (n *note) encode(limit int) (data []byte, entryBytes int) {
 		blind = max(blind, n.spans[len(n.spans)-1].last)
 	}
 	if kept < len(n.entries) || keptSpans < len(n.spans) {
-		if data, entryBytes = n.encodeDense(limit, kept); data != nil {
+		if data, entryBytes, _ = n.encodeDense(limit, kept); data != nil {
 			return data, entryBytes
 		}
 	}
@@ -114,6 +121,9 @@ func (n *note) encode(limit int) (data []byte, entryBytes int) {
 	data = append(binary.AppendUvarint(data, uint64(keptSpans)), spans...)
 	return withCheck(data), len(entries)
 }
+
+// manyParts is from how many entries and spans on a note is tried as dense first.
+const manyParts = 64
 
 // head begins a note.
 func (n *note) head(limit int, more byte, blind ackwise.Position) []byte {

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/ackwise/ackwise"
+	"github.com/ackwise/ackwise/internal/texts"
 )
 
 // msgState is where a message of a window is.
@@ -28,13 +29,16 @@ type msg struct {
 	entry             // what the note keeps of it; cause is the next hand-out's, or this one's
 	due     time.Time // while delayed
 	lane    *lane     // nil without a key
+	next    *msg      // the one behind it in its lane
 	handed  *handOut  // while held
 	history []ackwise.Attempt
 }
 
-// handOut is one hand-out in flight. Its delivery may be in a handler's hands.
+// handOut is one hand-out in flight. Its delivery may be in a handler's hands, who may change it:
+// nothing is read from there.
 type handOut struct {
-	delivery *ackwise.Delivery
+	delivery ackwise.Delivery
+	token    token
 	at       time.Time
 	given    bool // out of the source's hands
 	writing  bool // a transaction that settles it is being written
@@ -51,9 +55,18 @@ func (m *msg) plain() bool {
 // lane is a key's queue. Its first messages can be handed out together, as an in-order run; nothing
 // more of it is, until all of them are settled or have come back.
 type lane struct {
-	queue []*msg
-	taken int // how many from the front the latest take has handed out
-	held  int // how many of it are held
+	first, last *msg // nil = it is empty
+	held        int  // how many of it are held
+}
+
+func (a *lane) append(m *msg) {
+	m.lane = a
+	if a.first == nil {
+		a.first = m
+	} else {
+		a.last.next = m
+	}
+	a.last = m
 }
 
 // partition is the state of one partition that this member has. It is pure: it does no I/O and
@@ -71,10 +84,13 @@ type partition struct {
 
 	tracker   tracker
 	lanes     map[string]*lane // keys with unsettled messages
-	fresh     ordQueue         // ready, not named by the note
-	following ordHeap          // during a take, see follow
-	again     ordHeap          // ready, named by the note
-	suspects  ordHeap          // ready and suspect
+	idle      []*lane          // empty ones, for the next keys
+	msgs      slab[msg]
+	texts     texts.Pages
+	fresh     ordQueue // ready, not named by the note
+	following ordHeap  // during a take, see follow
+	again     ordHeap  // ready, named by the note
+	suspects  ordHeap  // ready and suspect
 	delayed   dueHeap
 	past      inheritance
 	lastRead  ackwise.Position
@@ -139,7 +155,8 @@ func (p *partition) add(r *Record, now time.Time) {
 	if settled {
 		return
 	}
-	m := &msg{ord: ord, message: r.Message, epoch: r.Epoch, entry: e}
+	m := p.msgs.new()
+	*m = msg{ord: ord, message: r.Message, epoch: r.Epoch, entry: e}
 	if m.message.ID == "" {
 		m.message.ID = m.message.Topic + "/" + p.name + "/" + string(r.Position)
 	}
@@ -153,16 +170,25 @@ func (p *partition) add(r *Record, now time.Time) {
 	p.open++
 	p.bytes += size(&m.message)
 	if key := m.message.Key; key != "" {
-		if p.lanes[key] == nil {
-			p.lanes[key] = &lane{}
-		}
-		m.lane = p.lanes[key]
-		m.lane.queue = append(m.lane.queue, m)
-		if m.lane.queue[0] != m {
+		if p.laneOf(key).append(m); m.behind() {
 			return
 		}
 	}
 	p.enqueue(m, now)
+}
+
+func (p *partition) laneOf(key string) *lane {
+	a := p.lanes[key]
+	if a != nil {
+		return a
+	}
+	if k := len(p.idle); k > 0 {
+		a, p.idle = p.idle[k-1], p.idle[:k-1]
+	} else {
+		a = new(lane)
+	}
+	p.lanes[key] = a
+	return a
 }
 
 // size is what a message counts against the bounds in bytes.
@@ -247,17 +273,8 @@ func (p *partition) firstFresh() *msg {
 // follow lets the message behind m in its lane be taken too, in its turn, before the take ends, so
 // that the two are one run. What the note names already is handed out by itself.
 func (p *partition) follow(m *msg, now time.Time) {
-	a := m.lane
-	if a == nil {
-		return
-	}
-	if a.taken++; a.queue[0] == m {
-		a.taken = 1
-	}
-	if a.taken == len(a.queue) {
-		return
-	}
-	if next := a.queue[a.taken]; next.state == waiting && !next.noted() && !next.due.After(now) {
+	next := m.next
+	if next != nil && next.state == waiting && !next.noted() && !next.due.After(now) {
 		next.state = following
 		p.following.push(next)
 	}
@@ -275,13 +292,13 @@ func (p *partition) endTake() {
 // hold makes a hand-out of m.
 func (p *partition) hold(m *msg, now time.Time) {
 	if !m.noted() {
-		p.noteSize += p.cost(m)
+		p.noteSize += p.cost(m.pos)
 		p.noteFar = max(p.noteFar, m.pos)
 	}
 	p.tracker.touch(m.ord)
 	m.state, m.out = held, true
 	m.counts.HandOuts++
-	m.handed = &handOut{delivery: p.delivery(m), at: now}
+	m.handed = p.handOut(m, now)
 	p.inFlight++
 	p.version++
 	if m.lane != nil {
@@ -301,7 +318,7 @@ func (p *partition) fits(m *msg) bool {
 	if p.exact {
 		limit = p.opts.NoteBytes / 2
 	}
-	return p.noteSize+p.cost(m) <= limit || !p.exact && p.fitsDense(m)
+	return p.noteSize+p.cost(m.pos) <= limit || !p.exact && p.fitsDense(m)
 }
 
 // Of what a dense note takes: an entry that is not plain, and all but the bits, at most.
@@ -325,8 +342,11 @@ func (p *partition) measure(n *note, data []byte, entryBytes int) {
 	case p.exact:
 		p.noteSize = len(data)
 		return
-	case data[2]&flagDense != 0:
-		p.noteSize = p.opts.NoteBytes // there is no room but as dense
+	case data[2]&flagDense != 0: // what it would take otherwise
+		p.noteSize = 0
+		if k := len(n.entries); k > 0 {
+			p.noteSize = min(p.opts.NoteBytes, k*p.cost(n.entries[k-1].pos))
+		}
 	}
 	_, p.noteFar = n.firstAndLast()
 	for i := range n.entries {
@@ -338,19 +358,19 @@ func (p *partition) measure(n *note, data []byte, entryBytes int) {
 
 // cost is what a first hand-out takes in the note at most: what its position does not have in
 // common with all others of the window, its length, and flags.
-func (p *partition) cost(m *msg) int {
+func (p *partition) cost(pos ackwise.Position) int {
 	if p.opts.Journal == JournalCeiling {
 		return 0 // it is not named, see snapshot
 	}
 	low, last := p.tracker.low, p.lastRead
-	if len(low) != len(m.pos) || len(last) != len(m.pos) {
-		return len(m.pos) + 2
+	if len(low) != len(pos) || len(last) != len(pos) {
+		return len(pos) + 2
 	}
 	n := 0
 	for n < len(low) && low[n] == last[n] {
 		n++
 	}
-	return len(m.pos) - n + 2
+	return len(pos) - n + 2
 }
 
 // full reports whether fresh messages wait for room in the note.
@@ -359,12 +379,24 @@ func (p *partition) full() bool {
 	return !p.leaving && m != nil && !p.room(m)
 }
 
-func (p *partition) delivery(m *msg) *ackwise.Delivery {
-	return &ackwise.Delivery{
+// holds returns the message that a token's hand-out holds; nil = none.
+func (p *partition) holds(t token) *msg {
+	if p == nil {
+		return nil
+	}
+	m := p.tracker.at(t.ord)
+	if m == nil || m.state != held || uint64(m.counts.HandOuts) != t.handOut {
+		return nil
+	}
+	return m
+}
+
+func (p *partition) handOut(m *msg, now time.Time) *handOut {
+	t := token{p.opts.Owner, p.epoch, m.ord, uint64(m.counts.HandOuts)}
+	return &handOut{token: t, at: now, delivery: ackwise.Delivery{
 		Message: m.message, Attempt: m.counts.HandOuts, Counts: m.counts, Cause: m.cause,
 		History: m.history, Partition: p.name, Position: m.pos, Suspect: m.suspect, Epoch: m.epoch,
-		Token: token{p.opts.Owner, p.epoch, m.ord, uint64(m.counts.HandOuts)}.encode(),
-	}
+		Token: t.encode(&p.texts)}}
 }
 
 // takeBack undoes a hand-out that nobody has seen.
@@ -389,13 +421,13 @@ func (p *partition) requeue(m *msg, now time.Time) {
 
 // advance lets a lane's first message be handed out, once nothing of the lane is held.
 func (p *partition) advance(a *lane, now time.Time) {
-	if head := a.queue[0]; a.held == 0 && head.state == waiting {
-		p.enqueue(head, now)
+	if a.held == 0 && a.first.state == waiting {
+		p.enqueue(a.first, now)
 	}
 }
 
 // behind reports whether an earlier message of m's key is not settled.
-func (m *msg) behind() bool { return m.lane != nil && m.lane.queue[0] != m }
+func (m *msg) behind() bool { return m.lane != nil && m.lane.first != m }
 
 // settle ends the hand-out of m.
 func (p *partition) settle(m *msg, s *ackwise.Settlement, now time.Time) {
@@ -443,17 +475,20 @@ func (p *partition) finish(m *msg, now time.Time) {
 	p.open--
 	p.tracker.settle(m.ord)
 	p.past.forget(p.tracker.low)
-	if m.lane == nil {
+	a, key := m.lane, m.message.Key
+	next := m.next
+	*m = msg{} // its neighbours in the slab may stay long, and nothing of it should
+	if a == nil {
 		return
 	}
-	m.lane.held--
-	m.lane.queue[0] = nil
-	m.lane.queue = m.lane.queue[1:]
-	if len(m.lane.queue) == 0 {
-		delete(p.lanes, m.message.Key)
+	a.held--
+	if a.first = next; next == nil {
+		a.last = nil
+		delete(p.lanes, key)
+		p.idle = append(p.idle, a)
 		return
 	}
-	p.advance(m.lane, now)
+	p.advance(a, now)
 }
 
 // window is how many messages were read and are above the position.
@@ -464,7 +499,7 @@ func (p *partition) window() int { return len(p.tracker.slots) }
 func (p *partition) snapshot(total int, final bool, now time.Time) *note {
 	n := &note{base: p.tracker.low, owner: p.opts.Owner, clean: final,
 		sole: p.inFlight == 1 && total == 1, blind: p.past.blind, open: p.past.open,
-		ceiling: p.opts.Journal == JournalCeiling}
+		ceiling: p.opts.Journal == JournalCeiling, exact: p.exact}
 	if n.ceiling && !final {
 		n.blind = max(n.blind, p.lastRead)
 	}

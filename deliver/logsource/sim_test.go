@@ -238,7 +238,7 @@ func (w *world) receive(sm *simMember, calm bool) {
 	for _, cl := range claims {
 		if cl.p.epoch != 0 {
 			cl.m.handed.given = true
-			w.handedOut(sm, cl.m.handed.delivery)
+			w.handedOut(sm, &cl.m.handed.delivery)
 		}
 	}
 }

@@ -171,7 +171,7 @@ func (s *Source) handOut(ctx context.Context, claims []claim, r *round) (
 			failed = fault
 		default:
 			cl.m.handed.given = true
-			ds = append(ds, cl.m.handed.delivery)
+			ds = append(ds, &cl.m.handed.delivery)
 		}
 	}
 	if len(back) > 0 {

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 
 	"github.com/ackwise/ackwise"
+	"github.com/ackwise/ackwise/internal/texts"
 )
 
 // token is what a lease token says: which member, which of its assignments, which message, and
@@ -17,14 +18,14 @@ const (
 	tokenText  = (tokenBytes*8 + 5) / 6
 )
 
-func (t token) encode() ackwise.LeaseToken {
+func (t token) encode(pages *texts.Pages) ackwise.LeaseToken {
 	var room [tokenBytes]byte
 	var text [tokenText]byte
 	b := binary.BigEndian.AppendUint64(room[:0], t.owner)
 	b = binary.AppendUvarint(b, t.epoch)
 	b = binary.AppendUvarint(b, t.ord)
 	b = binary.AppendUvarint(b, t.handOut)
-	return ackwise.LeaseToken(base64.RawURLEncoding.AppendEncode(text[:0], b))
+	return ackwise.LeaseToken(pages.Add(base64.RawURLEncoding.AppendEncode(text[:0], b)))
 }
 
 func decodeToken(s ackwise.LeaseToken) (t token, ok bool) {
@@ -47,34 +48,4 @@ func decodeToken(s ackwise.LeaseToken) (t token, ok bool) {
 		*field, b = v, b[n:]
 	}
 	return t, len(b) == 0
-}
-
-// memory remembers the outcomes of the latest settlements, so that a repeated one can be told from
-// a late one.
-type memory struct {
-	outcomes map[token]ackwise.Outcome
-	ring     []token
-	next     int
-	most     int
-}
-
-func (r *memory) put(t token, o ackwise.Outcome) {
-	if len(r.ring) < r.most {
-		r.ring = append(r.ring, t)
-	} else {
-		delete(r.outcomes, r.ring[r.next])
-		r.ring[r.next] = t
-		r.next = (r.next + 1) % r.most
-	}
-	r.outcomes[t] = o
-}
-
-// forget drops what is remembered of an assignment that was lost: its settlements may not have been
-// written.
-func (r *memory) forget(epoch uint64) {
-	for t := range r.outcomes {
-		if t.epoch == epoch {
-			delete(r.outcomes, t)
-		}
-	}
 }

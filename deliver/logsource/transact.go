@@ -103,29 +103,30 @@ func (c *member) held(tokens []ackwise.LeaseToken) ([]ack, error) {
 		if !ok || t.owner != c.opts.Owner || slices.Contains(tokens[:i], text) {
 			return nil, ackwise.ErrBadToken
 		}
-		k := slices.IndexFunc(c.parts, func(p *partition) bool { return p.epoch == t.epoch })
-		if k < 0 {
+		p := c.byEpoch(t.epoch)
+		m := p.holds(t)
+		if m == nil {
 			return nil, ackwise.ErrLeaseLost
 		}
-		m := c.parts[k].tracker.at(t.ord)
-		if m == nil || m.state != held || uint64(m.counts.HandOuts) != t.handOut {
-			return nil, ackwise.ErrLeaseLost
-		}
-		acks = append(acks, ack{c.parts[k], m, t})
+		acks = append(acks, ack{p, m, t})
 	}
 	// In the order of their positions, so that a run is settled in order.
 	slices.SortFunc(acks, func(a, b ack) int {
 		return cmp.Or(cmp.Compare(a.token.epoch, b.token.epoch), cmp.Compare(a.token.ord, b.token.ord))
 	})
-	runs := map[*lane]int{}
+	turn := map[*lane]*msg{} // the one before which nothing of the lane is open once all are acked
 	for _, a := range acks {
 		if a.m.lane == nil {
 			continue
 		}
-		if a.m.lane.queue[runs[a.m.lane]] != a.m {
+		next, seen := turn[a.m.lane]
+		if !seen {
+			next = a.m.lane.first
+		}
+		if next != a.m {
 			return nil, ackwise.ErrRunOrder
 		}
-		runs[a.m.lane]++
+		turn[a.m.lane] = next.next
 	}
 	return acks, nil
 }

@@ -2,16 +2,15 @@
 // chunks. It frees nothing; the garbage collector frees a chunk when nobody holds a piece of it.
 package arena
 
-import "strings"
+import "github.com/ackwise/ackwise/internal/texts"
 
 // Arena is the memory that the messages of one batch share, so that a message costs no allocation
 // of its own. It comes in chunks: a message that is kept for long keeps a chunk of each kind alive,
 // and not the batch. Its zero value makes every piece by itself. It is for one goroutine.
 type Arena struct {
-	bytes []byte          // the rest of a chunk: header values and bodies
-	left  int             // bytes that are still to come
-	text  strings.Builder // a chunk: IDs, keys and what else is text
-	texts int             // length of such a chunk
+	bytes []byte      // the rest of a chunk: header values and bodies
+	left  int         // bytes that are still to come
+	text  texts.Pages // IDs, keys and what else is text
 }
 
 const (
@@ -23,7 +22,7 @@ const (
 
 // New returns the memory for so many messages, whose records are so long together.
 func New(messages, size int) *Arena {
-	return &Arena{left: size, texts: min(messages*textGuess, textChunk)}
+	return &Arena{left: size, text: texts.Pages{Size: min(messages*textGuess, textChunk)}}
 }
 
 // Bytes returns a copy of b, never nil.
@@ -43,16 +42,10 @@ func (a *Arena) Bytes(b []byte) []byte {
 	return own
 }
 
-// String returns the text of b. A Builder's text stays while more is written behind it.
+// String returns the text of b.
 func (a *Arena) String(b []byte) string {
-	if len(b) == 0 {
-		return ""
+	if a.text.Size == 0 {
+		return string(b)
 	}
-	if a.text.Cap()-a.text.Len() < len(b) {
-		a.text = strings.Builder{}
-		a.text.Grow(max(a.texts, len(b)))
-	}
-	from := a.text.Len()
-	a.text.Write(b)
-	return a.text.String()[from:]
+	return a.text.Add(b)
 }
