@@ -77,6 +77,12 @@ func loopVariables() []variable {
 		{"BACKOFF_CAP", "10s", "the longest pause", func(c *config, v string) error {
 			return duration(&c.deliver.Backoff.Cap, v, time.Millisecond)
 		}},
+		{"BREAKER", "on", "on, or off: no circuit breaker, so that in an outage of the target messages " +
+			"become dead letters as fast as ACKWISE_MAX_FAILURES and the pauses say",
+			func(c *config, v string) error {
+				c.deliver.Breaker.Off = v == "off"
+				return word(v, "on", "off")
+			}},
 		{"MARGIN", "", "how long before the deadline work stops, so that the answer is heard. Default: " +
 			"2s, or a quarter of the time left where that is less",
 			func(c *config, v string) error { return duration(&c.deliver.Margin, v, time.Millisecond) }},

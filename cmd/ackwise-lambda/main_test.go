@@ -74,11 +74,20 @@ func check(vars ...string) (int, string) {
 	return code, out.String()
 }
 
+func TestBreaker(t *testing.T) {
+	for value, want := range map[string]bool{"": false, "on": false, "off": true} {
+		c, err := readConfig([]string{"ACKWISE_TO=sqs://eu-central-1/orders", "ACKWISE_BREAKER=" + value})
+		if err != nil || c.deliver.Breaker.Off != want {
+			t.Errorf("ACKWISE_BREAKER=%s: off %v, %v", value, c.deliver.Breaker.Off, err)
+		}
+	}
+}
+
 func TestCheck(t *testing.T) {
 	good := []string{"PATH=/bin", "ACKWISE_TO=nakadi://nakadi.example.org/orders?token=env:TOKEN",
 		"ACKWISE_DEAD=sqs://eu-central-1/dead", "ACKWISE_MAX_FAILURES=unlimited", "ACKWISE_MARGIN=3s",
 		"ACKWISE_DEDUP=dynamodb://eu-central-1/dedup?name=orders", "ACKWISE_ANSWER=whole",
-		"ACKWISE_BACKOFF_FIRST=1s", "ACKWISE_BACKOFF_CAP=20s", "ACKWISE_LOG=debug",
+		"ACKWISE_BACKOFF_FIRST=1s", "ACKWISE_BACKOFF_CAP=20s", "ACKWISE_LOG=debug", "ACKWISE_BREAKER=off",
 		"ACKWISE_TRANSFORM_SET_HEADERS=a=b,c=d", "ACKWISE_TRANSFORM_CLOUD_EVENTS=binary",
 		"ACKWISE_TRANSFORM_EVENT_SOURCE=/orders", "ACKWISE_TRANSFORM_EVENT_TYPE=changed"}
 	if code, text := check(good...); code != exitOK {
@@ -101,6 +110,7 @@ func TestCheck(t *testing.T) {
 		to + " ACKWISE_MAX_FAILURES=0":                              "nor unlimited",
 		to + " ACKWISE_MARGIN=3":                                    "not a duration",
 		to + " ACKWISE_ANSWER=hole":                                 `did you mean "whole"?`,
+		to + " ACKWISE_BREAKER=offf":                                `did you mean "off"?`,
 		to + " ACKWISE_LOG=loud":                                    "not one of debug",
 		to + " ACKWISE_CONCURRENCY=0":                               "from 1 to 1000",
 		to + " ACKWISE_BACKOFF_CAP=1ms":                             "less than ACKWISE_BACKOFF_FIRST",
