@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/ackwise/ackwise"
 )
@@ -21,7 +22,8 @@ import (
 // 2: settled, 3: an entry like other. A number that is no message's has code 0 or 2.
 type dense struct {
 	origin ackwise.Position
-	other  entry // without a position
+	other  entry  // without a position
+	count  uint64 // numbers that there is room for
 	bits   []byte
 	named  int     // entries in bits
 	loose  []entry // that have to be named one by one
@@ -83,6 +85,9 @@ func suffix(p ackwise.Position) (v uint64, ok bool) {
 const maxSuffix = 18
 
 func (n *note) firstAndLast() (first, last ackwise.Position) {
+	if w := n.window; len(w) > 0 {
+		return w[0].pos, w[len(w)-1].pos
+	}
 	if k := len(n.entries); k > 0 {
 		first, last = n.entries[0].pos, n.entries[k-1].pos
 	}
@@ -102,19 +107,60 @@ func (n *note) dense(room int) (d dense, ok bool) {
 	if _, isNumber := number(first); !ok || !isNumber || room < 64 {
 		return d, false
 	}
-	count = min(count+1, uint64(room)*4)
-	d = dense{origin: first, other: n.commonest(), bits: make([]byte, (count+3)/4)}
-	for _, e := range n.entries {
-		i, ok := distance(first, e.pos)
+	count++
+	d = dense{origin: first, count: min(count, uint64(room)*4)}
+	d.bits = make([]byte, (d.count+3)/4)
+	if n.window != nil {
+		ok = d.addWindow(n.window, n.now, count == uint64(len(n.window)))
+	} else {
+		d.other = commonest(n.entries)
+		ok = d.addEntries(n.entries) && d.addSpans(n.spans)
+	}
+	return d, ok
+}
+
+// addWindow adds slots; adjacent says that their positions are one number after the other.
+func (d *dense) addWindow(window []slot, now time.Time, adjacent bool) bool {
+	var odd []entry
+	for i := range window {
+		s, at := &window[i], uint64(i)
+		if s.state == slotFresh {
+			continue
+		}
+		if !adjacent {
+			var ok bool
+			if at, ok = distance(d.origin, s.pos); !ok {
+				return false
+			}
+		}
+		switch {
+		case s.state == slotNoted:
+			odd = append(odd, s.entry(now))
+		case at >= d.count:
+			d.cut = true
+		case s.state == slotSettled:
+			d.set(at, codeSettled)
+		default:
+			d.set(at, codeOut)
+			d.named++
+		}
+	}
+	d.other = commonest(odd)
+	return d.addEntries(odd)
+}
+
+func (d *dense) addEntries(entries []entry) bool {
+	for _, e := range entries {
+		i, ok := distance(d.origin, e.pos)
 		if !ok {
-			return d, false
+			return false
 		}
 		like := d.other
 		like.pos = e.pos
 		switch {
 		case e != plainOut(e.pos) && e != like:
 			d.loose = append(d.loose, e)
-		case i >= count:
+		case i >= d.count:
 			d.cut = true
 		case e == like:
 			d.set(i, codeOther)
@@ -124,26 +170,30 @@ func (n *note) dense(room int) (d dense, ok bool) {
 			d.named++
 		}
 	}
-	for _, s := range n.spans {
-		i, ok := distance(first, s.first)
-		j, ok2 := distance(first, s.last)
+	return true
+}
+
+func (d *dense) addSpans(spans []span) bool {
+	for _, s := range spans {
+		i, ok := distance(d.origin, s.first)
+		j, ok2 := distance(d.origin, s.last)
 		if !ok || !ok2 {
-			return d, false
+			return false
 		}
-		d.cut = d.cut || j >= count
-		for ; i <= j && i < count; i++ {
+		d.cut = d.cut || j >= d.count
+		for ; i <= j && i < d.count; i++ {
 			d.set(i, codeSettled)
 		}
 	}
-	return d, true
+	return true
 }
 
 func (d *dense) set(i uint64, code byte) { d.bits[i/4] |= code << (i % 4 * 2) }
 
 // commonest returns what most entries are that are not plain, without a position.
-func (n *note) commonest() (most entry) {
+func commonest(entries []entry) (most entry) {
 	seen := map[entry]int{}
-	for _, e := range n.entries {
+	for _, e := range entries {
 		if e == plainOut(e.pos) || e.wait > 0 {
 			continue
 		}

@@ -44,6 +44,90 @@ type note struct {
 
 	entries []entry // messages handed out and not settled, by position
 	spans   []span  // settled out of order, by position; disjoint
+
+	// window, not nil, says what entries and spans would: they are made when they are needed. It is
+	// the partition's own, so the note is encoded before anything happens there. now is when.
+	window []slot
+	now    time.Time
+	rest   inheritance // what is not read again yet comes behind it
+}
+
+// unread adds what the last owner has left and was not read again yet.
+func (n *note) unread(past *inheritance, lastRead ackwise.Position) {
+	for _, e := range past.entries {
+		if e.pos > lastRead {
+			n.rest.entries = append(n.rest.entries, e)
+		}
+	}
+	for _, s := range past.spans {
+		if s.last > lastRead {
+			n.rest.spans = append(n.rest.spans, s)
+		}
+	}
+	if len(n.rest.entries)+len(n.rest.spans) > 0 {
+		n.spell()
+	}
+}
+
+// spell makes entries and spans of the window and of the rest.
+func (n *note) spell() {
+	if n.window != nil {
+		n.spans = spansOf(n.window)
+		for i := range n.window {
+			if s := &n.window[i]; s.state == slotOut || s.state == slotNoted {
+				n.entries = append(n.entries, s.entry(n.now))
+			}
+		}
+		n.window = nil
+	}
+	n.entries = append(n.entries, n.rest.entries...)
+	for _, s := range n.rest.spans {
+		if k := len(n.spans); k > 0 && s.first <= n.spans[k-1].last {
+			n.spans[k-1].last = s.last // this far, and known to go on
+			continue
+		}
+		n.spans = append(n.spans, s)
+	}
+	n.rest = inheritance{}
+}
+
+// entry is what a note has to tell of a slot that it names.
+func (s *slot) entry(now time.Time) entry {
+	if s.state == slotOut {
+		return plainOut(s.pos)
+	}
+	e := s.m.entry
+	if s.m.due.After(now) {
+		e.wait = s.m.due.Sub(now)
+	}
+	return e
+}
+
+// weigh returns how many entries there are, how many of them are not plain, and how far the note
+// has to reach.
+func (n *note) weigh() (entries, loose int, far ackwise.Position) {
+	for i := range n.window {
+		switch s := &n.window[i]; s.state {
+		case slotNoted:
+			loose++
+			fallthrough
+		case slotOut:
+			entries++
+			fallthrough
+		case slotSettled:
+			far = s.pos
+		case slotFresh:
+		}
+	}
+	for i := range n.entries {
+		if n.entries[i] != plainOut(n.entries[i].pos) {
+			loose++
+		}
+	}
+	if n.window == nil {
+		_, far = n.firstAndLast()
+	}
+	return entries + len(n.entries), loose, far
 }
 
 // entry is what is known of a message that was handed out and is not settled.
@@ -86,12 +170,13 @@ var errNote = errors.New("not a note of this version")
 // first, then entries; blind then covers it, so that it is delivered again, with a cause that says
 // that nobody knows. It also returns how many of the bytes are the entries'.
 func (n *note) encode(limit int) (data []byte, entryBytes int) {
-	if !n.exact && len(n.entries)+len(n.spans) >= manyParts {
+	if !n.exact && len(n.window)+len(n.entries)+len(n.spans) >= manyParts {
 		// Most likely it is shorter so, and less work.
 		if data, entryBytes, cut := n.encodeDense(limit, 0); data != nil && !cut {
 			return data, entryBytes
 		}
 	}
+	n.spell()
 	room := limit - noteFixed - positionRoom(n.base) - n.blindRoom()
 	blind := n.blind
 	entries, kept := fit(len(n.entries), room, func(buf []byte, i int) []byte {
@@ -122,7 +207,7 @@ func (n *note) encode(limit int) (data []byte, entryBytes int) {
 	return withCheck(data), len(entries)
 }
 
-// manyParts is from how many entries and spans on a note is tried as dense first.
+// manyParts is from how many messages or spans on a note is tried as dense first.
 const manyParts = 64
 
 // head begins a note.
@@ -156,6 +241,9 @@ func (n *note) before(i int) ackwise.Position {
 // blindRoom is the most that blind can take once something was cut.
 func (n *note) blindRoom() int {
 	room := positionRoom(n.blind)
+	if k := len(n.window); k > 0 {
+		room = max(room, positionRoom(n.window[k-1].pos))
+	}
 	if k := len(n.entries); k > 0 {
 		room = max(room, positionRoom(n.entries[k-1].pos))
 	}

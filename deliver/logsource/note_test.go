@@ -263,7 +263,7 @@ func TestTracker(t *testing.T) {
 			}
 		}
 		in := make([]bool, len(settled))
-		for _, s := range tr.spans() {
+		for _, s := range spansOf(tr.touched()) {
 			for i := range settled {
 				in[i] = in[i] || s.first <= pos(i) && pos(i) <= s.last
 			}

@@ -299,6 +299,7 @@ func (p *partition) hold(m *msg, now time.Time) {
 	m.state, m.out = held, true
 	m.counts.HandOuts++
 	m.handed = p.handOut(m, now)
+	p.tracker.put(m)
 	p.inFlight++
 	p.version++
 	if m.lane != nil {
@@ -337,22 +338,14 @@ func (p *partition) fitsDense(m *msg) bool {
 
 // measure takes in how much room a note took.
 func (p *partition) measure(n *note, data []byte, entryBytes int) {
-	p.noteSize, p.loose = entryBytes, 0
+	p.noteSize = entryBytes
+	entries := 0
+	entries, p.loose, p.noteFar = n.weigh()
 	switch {
 	case p.exact:
-		p.noteSize = len(data)
-		return
+		p.noteSize, p.loose, p.noteFar = len(data), 0, ""
 	case data[2]&flagDense != 0: // what it would take otherwise
-		p.noteSize = 0
-		if k := len(n.entries); k > 0 {
-			p.noteSize = min(p.opts.NoteBytes, k*p.cost(n.entries[k-1].pos))
-		}
-	}
-	_, p.noteFar = n.firstAndLast()
-	for i := range n.entries {
-		if n.entries[i] != plainOut(n.entries[i].pos) {
-			p.loose++
-		}
+		p.noteSize = min(p.opts.NoteBytes, entries*p.cost(p.lastRead))
 	}
 }
 
@@ -406,16 +399,16 @@ func (p *partition) takeBack(m *msg, now time.Time) {
 }
 
 func (p *partition) requeue(m *msg, now time.Time) {
-	m.handed, m.out = nil, false
+	m.handed, m.out, m.state = nil, false, waiting
 	p.inFlight--
 	p.version++
+	p.tracker.put(m)
 	a := m.lane
 	if a == nil {
 		p.enqueue(m, now)
 		return
 	}
-	a.held--
-	m.state = waiting // the rest of a run waits for its first, and that for the rest to be back
+	a.held-- // the rest of a run waits for its first, and that for the rest to be back
 	p.advance(a, now)
 }
 
@@ -506,33 +499,11 @@ func (p *partition) snapshot(total int, final bool, now time.Time) *note {
 	if n.blind <= n.base {
 		n.blind = ""
 	}
-	n.entries = slices.Grow(n.entries, p.inFlight)
-	for m := range p.tracker.open {
-		if m.noted() {
-			if n.ceiling && !final && m.plain() {
-				continue // blind says as much of it
-			}
-			e := m.entry
-			if m.due.After(now) {
-				e.wait = m.due.Sub(now)
-			}
-			n.entries = append(n.entries, e)
-		}
-	}
-	for _, e := range p.past.entries {
-		if e.pos > p.lastRead {
-			n.entries = append(n.entries, e)
-		}
-	}
-	n.spans = p.tracker.spans()
-	for _, s := range p.past.spans {
-		switch k := len(n.spans); {
-		case s.last <= p.lastRead:
-		case k > 0 && s.first <= n.spans[k-1].last:
-			n.spans[k-1].last = s.last // this far, and known to go on
-		default:
-			n.spans = append(n.spans, s)
-		}
+	n.window, n.now = p.tracker.touched(), now
+	n.unread(&p.past, p.lastRead)
+	if n.ceiling && !final {
+		n.spell() // blind says as much of those that are only in flight
+		n.entries = slices.DeleteFunc(n.entries, func(e entry) bool { return e == plainOut(e.pos) })
 	}
 	return n
 }

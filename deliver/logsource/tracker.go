@@ -13,28 +13,64 @@ type tracker struct {
 	low   ackwise.Position // everything at or below is settled
 	first uint64           // ordinal of slots[0]
 	slots []slot           // the first of them is open
+	room  []slot           // the memory that they stand in
 	top   uint64           // from this ordinal on nothing was touched: a note need not look there
 }
 
 type slot struct {
-	pos     ackwise.Position
-	settled bool
-	m       *msg // while it is open
+	pos   ackwise.Position
+	state slotState
+	m     *msg // while it is open
 }
 
+// slotState is what a note has to tell of a slot.
+type slotState uint8
+
+const (
+	slotFresh   slotState = iota // nothing
+	slotOut                      // that it is in flight, handed out once and for the first time
+	slotNoted                    // what its message says
+	slotSettled                  // that
+)
+
 // add appends a position, which must be above all before, and returns its ordinal.
-func (t *tracker) add(pos ackwise.Position, settled bool) uint64 {
-	t.slots = append(t.slots, slot{pos: pos, settled: settled})
-	ord := t.first + uint64(len(t.slots)) - 1
-	if settled {
+func (t *tracker) add(pos ackwise.Position, done bool) uint64 {
+	t.makeRoom()
+	ord := t.first + uint64(len(t.slots))
+	t.slots = append(t.slots, slot{pos: pos})
+	if done {
+		t.slots[len(t.slots)-1].state = slotSettled
 		t.touch(ord)
 	}
 	t.advance()
 	return ord
 }
 
-// put notes the message of an ordinal.
-func (t *tracker) put(m *msg) { t.slots[m.ord-t.first].m = m }
+// makeRoom lets one more slot be appended. Slots move to the front of their memory where they fill
+// no more than half of it, so that a window of one length needs no new memory.
+func (t *tracker) makeRoom() {
+	if len(t.slots) < cap(t.slots) {
+		return
+	}
+	if 2*len(t.slots) >= len(t.room) {
+		t.room = make([]slot, max(64, 3*len(t.slots)))
+	}
+	n := copy(t.room, t.slots)
+	clear(t.room[n:])
+	t.slots = t.room[:n]
+}
+
+// put notes the message of an ordinal, and what a note has to tell of it.
+func (t *tracker) put(m *msg) {
+	s := &t.slots[m.ord-t.first]
+	s.m, s.state = m, slotFresh
+	switch {
+	case m.state == held && m.plain():
+		s.state = slotOut
+	case m.noted():
+		s.state = slotNoted
+	}
+}
 
 // at returns the message of an ordinal, nil = none that is open.
 func (t *tracker) at(ord uint64) *msg {
@@ -59,10 +95,10 @@ func (t *tracker) settle(ord uint64) bool {
 		return false
 	}
 	s := &t.slots[ord-t.first]
-	if s.settled {
+	if s.state == slotSettled {
 		return false
 	}
-	s.settled, s.m = true, nil
+	s.state, s.m = slotSettled, nil
 	t.touch(ord)
 	t.advance()
 	return true
@@ -78,7 +114,7 @@ func (t *tracker) touched() []slot {
 
 func (t *tracker) advance() {
 	n := 0
-	for n < len(t.slots) && t.slots[n].settled {
+	for n < len(t.slots) && t.slots[n].state == slotSettled {
 		t.low = t.slots[n].pos
 		t.slots[n] = slot{} // lets the position go
 		n++
@@ -87,30 +123,20 @@ func (t *tracker) advance() {
 	t.first += uint64(n)
 }
 
-// spans returns the runs that are settled above low.
-func (t *tracker) spans() []span {
-	var out []span
+// spansOf returns the runs that are settled.
+func spansOf(slots []slot) (spans []span) {
 	run := false
-	for _, s := range t.touched() {
+	for i := range slots {
+		s := &slots[i]
 		switch {
-		case !s.settled:
+		case s.state != slotSettled:
 			run = false
 		case run:
-			out[len(out)-1].last = s.pos
+			spans[len(spans)-1].last = s.pos
 		default:
-			out = append(out, span{first: s.pos, last: s.pos})
+			spans = append(spans, span{first: s.pos, last: s.pos})
 			run = true
 		}
 	}
-	return out
-}
-
-// open calls yield with the touched messages that are open, in order.
-func (t *tracker) open(yield func(m *msg) bool) {
-	touched := t.touched()
-	for i := range touched {
-		if m := touched[i].m; m != nil && !yield(m) {
-			return
-		}
-	}
+	return spans
 }

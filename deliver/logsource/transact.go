@@ -157,6 +157,7 @@ func (c *member) intend(acks []ack, now time.Time) (marks []Mark, writes []write
 			ceiling = p.lastRead
 		}
 		note := copied.snapshot(total, false, now)
+		note.spell()
 		data, _ := note.encode(c.opts.NoteBytes)
 		if told, err := decodeNote(data); err != nil || !slices.Equal(told.spans, note.spans) {
 			return nil, nil, errors.Join(fmt.Errorf("%s: %w", p.name, ErrNoteFull), err)
