@@ -26,6 +26,23 @@ func (o Outcome) String() string {
 	return wordOf(o, [...]string{"ack", "nack", "snooze", "release", "extend", "dead", "drop"})
 }
 
+// Again returns why a message comes again, as whoever ended its hand-out with o knows when the very
+// next one is here: what was done with is there because that was not carried out.
+func (o Outcome) Again() Cause {
+	switch o {
+	case OutcomeAck, OutcomeDrop:
+		return CauseAckLost
+	case OutcomeNack:
+		return CauseFailed
+	case OutcomeSnooze:
+		return CauseSnoozed
+	case OutcomeRelease:
+		return CauseReleased
+	case OutcomeExtend, OutcomeDead:
+	}
+	return CauseUnknown
+}
+
 func wordOf[T ~uint8, A ~[5]string | ~[7]string](v T, words A) string {
 	if int(v) < len(words) {
 		return words[v]

@@ -172,3 +172,15 @@ func TestFiveDuplicateSources(t *testing.T) {
 		t.Errorf("%d duplicate sources, want five and none", len(got)-1)
 	}
 }
+
+func TestAgain(t *testing.T) {
+	for o, want := range map[ackwise.Outcome]ackwise.Cause{
+		ackwise.OutcomeAck: ackwise.CauseAckLost, ackwise.OutcomeDrop: ackwise.CauseAckLost,
+		ackwise.OutcomeNack: ackwise.CauseFailed, ackwise.OutcomeSnooze: ackwise.CauseSnoozed,
+		ackwise.OutcomeRelease: ackwise.CauseReleased, ackwise.OutcomeDead: ackwise.CauseUnknown,
+	} {
+		if got := o.Again(); got != want {
+			t.Errorf("after %s: %s, want %s", o, got, want)
+		}
+	}
+}

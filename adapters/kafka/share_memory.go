@@ -75,21 +75,9 @@ func (m *shareMemory) settled(t ackwise.LeaseToken, o ackwise.Outcome) {
 
 // expect notes why the record of a settlement would come again.
 func (m *shareMemory) expect(r *ruling) {
-	cause := ackwise.CauseUnknown
-	switch r.outcome {
-	case ackwise.OutcomeAck:
-		cause = ackwise.CauseAckLost
-	case ackwise.OutcomeNack:
-		cause = ackwise.CauseFailed
-	case ackwise.OutcomeSnooze:
-		cause = ackwise.CauseSnoozed
-	case ackwise.OutcomeRelease:
-		cause = ackwise.CauseReleased
-	case ackwise.OutcomeExtend:
-		return
-	case ackwise.OutcomeDead, ackwise.OutcomeDrop:
+	if r.outcome != ackwise.OutcomeExtend {
+		m.note(placeOf(r.held.record), r.held.delivery.Counts.HandOuts, r.outcome.Again())
 	}
-	m.note(placeOf(r.held.record), r.held.delivery.Counts.HandOuts, cause)
 }
 
 // ended takes in what became of a settlement. What is away does not come again; of what was not

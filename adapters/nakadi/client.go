@@ -109,10 +109,6 @@ func (c *client) open(ctx context.Context, r call) (res *http.Response, sent boo
 		req.Header.Set("Authorization", "Bearer "+token)
 	}
 	res, err = c.http.Do(req)
-	if errors.Is(err, io.EOF) {
-		// A connection that ends is no end of the source, which io.EOF would say.
-		err = errors.New(err.Error())
-	}
 	if err != nil {
 		return nil, connected.Load(), fmt.Errorf("ask nakadi: %w", err)
 	}

@@ -10,20 +10,14 @@ type cursorList struct {
 }
 
 // getCursors returns what is committed. As in Nakadi there is no token in it.
-func (s *Server) getCursors(w http.ResponseWriter, r *request) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	sub, p := s.findSub(r, false)
-	if p != nil {
-		p.write(w)
-		return
-	}
+func (s *Server) getCursors(w http.ResponseWriter, _ *request, sub *subscription) *problem {
 	list := cursorList{Items: []cursor{}}
 	for _, sp := range sub.parts {
 		list.Items = append(list.Items, cursor{Partition: sp.name,
 			Offset: offsetText(sp.committed), Type: sp.kind})
 	}
 	answer(w, http.StatusOK, list)
+	return nil
 }
 
 type commitResult struct {
@@ -114,24 +108,15 @@ func (sub *subscription) session(id string, now time.Time) (*session, *problem) 
 }
 
 // resetCursors moves the committed offsets and disconnects everybody.
-func (s *Server) resetCursors(w http.ResponseWriter, r *request) {
+func (s *Server) resetCursors(w http.ResponseWriter, r *request, sub *subscription) *problem {
 	list, p := readBody[cursorList](r)
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	var sub *subscription
-	if p == nil {
-		sub, p = s.findSub(r, true)
-	}
-	if p == nil {
-		for _, c := range list.Items {
-			if _, _, fault := sub.locate(c); fault != nil {
-				p = fault
-			}
-		}
-	}
 	if p != nil {
-		p.write(w)
-		return
+		return p
+	}
+	for _, c := range list.Items {
+		if _, _, p := sub.locate(c); p != nil {
+			return p
+		}
 	}
 	sub.disconnect()
 	for _, c := range list.Items {
@@ -141,16 +126,10 @@ func (s *Server) resetCursors(w http.ResponseWriter, r *request) {
 	}
 	s.wake()
 	w.WriteHeader(http.StatusNoContent)
+	return nil
 }
 
-func (s *Server) getStats(w http.ResponseWriter, r *request) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	sub, p := s.findSub(r, false)
-	if p != nil {
-		p.write(w)
-		return
-	}
+func (s *Server) getStats(w http.ResponseWriter, r *request, sub *subscription) *problem {
 	now := time.Now()
 	sub.expire(now)
 	type part struct {
@@ -192,4 +171,5 @@ func (s *Server) getStats(w http.ResponseWriter, r *request) {
 		list = append(list, k)
 	}
 	answer(w, http.StatusOK, map[string]any{"items": list})
+	return nil
 }

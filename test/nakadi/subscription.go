@@ -1,7 +1,9 @@
 package nakadi
 
 import (
+	"bytes"
 	"cmp"
+	"io"
 	"maps"
 	"net/http"
 	"slices"
@@ -190,6 +192,24 @@ func (s *Server) findSub(r *request, admin bool) (*subscription, *problem) {
 	return sub, nil
 }
 
+// onSub makes a handler of one that works, with mu held, on the subscription of the path.
+func (s *Server) onSub(admin bool, h func(http.ResponseWriter, *request, *subscription) *problem,
+) func(http.ResponseWriter, *request) {
+	return func(w http.ResponseWriter, r *request) {
+		body, _ := io.ReadAll(r.Body) // not with mu held; that it is cut off is seen by who reads it
+		r.Body = io.NopCloser(bytes.NewReader(body))
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		sub, p := s.findSub(r, admin)
+		if p == nil {
+			p = h(w, r, sub)
+		}
+		if p != nil {
+			p.write(w)
+		}
+	}
+}
+
 func (s *Server) listSubscriptions(w http.ResponseWriter, r *request) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -214,29 +234,16 @@ func number(text string, unset int) int {
 	return unset
 }
 
-func (s *Server) getSubscription(w http.ResponseWriter, r *request) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	sub, p := s.findSub(r, false)
-	if p != nil {
-		p.write(w)
-		return
-	}
+func (s *Server) getSubscription(w http.ResponseWriter, _ *request, sub *subscription) *problem {
 	answer(w, http.StatusOK, &sub.def)
+	return nil
 }
 
 // putSubscription changes the authorization, and nothing else.
-func (s *Server) putSubscription(w http.ResponseWriter, r *request) {
+func (s *Server) putSubscription(w http.ResponseWriter, r *request, sub *subscription) *problem {
 	d, p := readBody[subscriptionDef](r)
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	var sub *subscription
-	if p == nil {
-		sub, p = s.findSub(r, true)
-	}
 	if p != nil {
-		p.write(w)
-		return
+		return p
 	}
 	sub.def.Authorization = d.Authorization
 	s.journal.put(entry{Sub: &sub.def})
@@ -244,19 +251,14 @@ func (s *Server) putSubscription(w http.ResponseWriter, r *request) {
 		s.keep(sub, sp)
 	}
 	w.WriteHeader(http.StatusNoContent)
+	return nil
 }
 
-func (s *Server) deleteSubscription(w http.ResponseWriter, r *request) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	sub, p := s.findSub(r, true)
-	if p != nil {
-		p.write(w)
-		return
-	}
+func (s *Server) deleteSubscription(w http.ResponseWriter, _ *request, sub *subscription) *problem {
 	sub.disconnect()
 	delete(s.subs, sub.def.ID)
 	s.journal.put(entry{NoSub: sub.def.ID})
 	s.wake()
 	w.WriteHeader(http.StatusNoContent)
+	return nil
 }

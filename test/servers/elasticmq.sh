@@ -26,7 +26,7 @@ start)
 		rest-stats { enabled = false }
 		queues-storage { enabled = true, path = "$dir/elasticmq/queues.conf" }
 		messages-storage {
-			enabled = true, driver-class = "org.h2.Driver", uri = "jdbc:h2:$dir/elasticmq/h2"
+			enabled = true, driver-class = "org.h2.Driver", uri = "jdbc:h2:$dir/elasticmq/h2;WRITE_DELAY=0"
 			username = "", password = "", prune-data-on-init = false
 		}
 	X

@@ -49,6 +49,7 @@ const (
 	loses     faultKind = "the answer is lost" // the call is carried out
 	expires   faultKind = "the iterator has expired"
 	denies    faultKind = "denied"
+	misses    faultKind = "not found"
 )
 
 type fakeShard struct {
@@ -270,6 +271,8 @@ func (f *fake) answer(operation string, q *request, kind faultKind) (any, error)
 		return nil, refuse("ExpiredIteratorException")
 	case denies:
 		return nil, refuse("AccessDeniedException")
+	case misses:
+		return nil, refuse("ResourceNotFoundException")
 	case works, loses:
 	}
 	switch operation {
@@ -584,7 +587,7 @@ func (w *wire) serve(r *http.Request) (answer *http.Response, err error) {
 		switch cause := recover().(type) {
 		case nil:
 		case error: // http.ErrAbortHandler
-			err = fmt.Errorf("the connection was reset: %w", cause)
+			err = fmt.Errorf("the connection was reset: %w: %w", io.EOF, cause)
 		default:
 			panic(cause)
 		}

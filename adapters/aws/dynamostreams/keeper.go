@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"maps"
 	"slices"
 	"strings"
@@ -56,6 +55,7 @@ func (l *stream) look(ctx context.Context, listedAt *time.Time) error {
 		return err
 	}
 	if l.relisting() || time.Since(*listedAt) >= l.o.List {
+		asked := time.Now()
 		shards, status, err := l.list(ctx)
 		if err != nil {
 			l.listAgain()
@@ -63,7 +63,7 @@ func (l *stream) look(ctx context.Context, listedAt *time.Time) error {
 		}
 		*listedAt = time.Now()
 		l.mu.Lock()
-		l.shards = shards
+		l.shards, l.asked = shards, asked
 		l.mu.Unlock()
 		if status == types.StreamStatusDisabled {
 			defer l.disabled(ctx)
@@ -330,12 +330,8 @@ func (l *stream) oldest(now time.Time) time.Time {
 	return first
 }
 
-// explain says what a call was about. A connection that was cut is no io.EOF: from Receive that
-// would mean that nothing will come any more.
+// explain says what a call was about.
 func (l *stream) explain(err error, action, resource string) error {
-	if errors.Is(err, io.EOF) {
-		err = fmt.Errorf("%s: %w", err.Error(), io.ErrUnexpectedEOF)
-	}
 	return awsconn.Explain(err, awsconn.Asked{Action: action, Resource: resource,
 		Region: l.o.Region, Endpoint: l.o.Endpoint})
 }
@@ -397,14 +393,16 @@ func (l *stream) listed(id string) shard {
 	return l.shards[id]
 }
 
-// isGone reports whether a shard is not listed any more, and asks for a fresh list.
-func (l *stream) isGone(id string) bool {
+// missed asks for a fresh list because a shard was not found, and reports whether there is one that
+// was asked for since then, and whether the shard is missing there too. An older one may be older
+// than the shard.
+func (l *stream) missed(id string, since time.Time) (told, gone bool) {
 	l.listAgain()
 	l.kickKeeper()
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	_, ok := l.shards[id]
-	return !ok
+	_, listed := l.shards[id]
+	return l.asked.After(since), !listed
 }
 
 func (l *stream) listAgain() {

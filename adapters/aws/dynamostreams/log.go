@@ -37,6 +37,7 @@ type stream struct {
 	handOver []handOver
 	lost     []string // since the keeper looked
 	shards   map[string]shard
+	asked    time.Time // when the list of them was asked for
 	relist   bool
 	problems map[string]*problem
 	changed  chan struct{} // closed and replaced when Poll and readers should look again

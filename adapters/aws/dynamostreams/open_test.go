@@ -2,6 +2,7 @@ package dynamostreams
 
 import (
 	"errors"
+	"io"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -137,7 +138,7 @@ func TestAStreamMadeAnew(t *testing.T) {
 	})
 }
 
-// An error that lasts is told by Receive; one that passes is not. It is never io.EOF.
+// An error that lasts is told by Receive; one that passes is not. Neither ends the source.
 func TestErrorsThatLast(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFake(1)
@@ -154,11 +155,15 @@ func TestErrorsThatLast(t *testing.T) {
 			}
 		}
 		set(throttles)
-		j.quiet(t, 5*time.Second)
+		j.quiet(t, 9*time.Second)
 		set(works)
 		j.quiet(t, time.Minute)
 		if len(j.has("throttled")) == 0 {
 			t.Error("nothing was throttled")
+		}
+		set(loses)
+		if err := j.fails(t); !errors.Is(err, io.EOF) {
+			t.Errorf("cut connections give %v", err)
 		}
 		set(denies)
 		if err := j.fails(t); !strings.Contains(err.Error(), "needs the permission dynamodb:GetRecords") {

@@ -260,17 +260,29 @@ func (r *reader) failed(ctx context.Context, err error) (over bool) {
 	case errors.As(err, &trimmed):
 		return r.lost(ctx, &TrimmedError{Table: r.l.o.Table, Shard: shard,
 			After: sequenceOf(r.cursor)})
-	case errors.As(err, &missing) && r.l.isGone(shard):
-		return r.lost(ctx, &TrimmedError{Table: r.l.o.Table, Shard: shard,
-			After: sequenceOf(r.cursor), Gone: true})
+	case errors.As(err, &missing):
+		told, gone := r.l.missed(shard, r.failing)
+		if told && gone {
+			return r.lost(ctx, &TrimmedError{Table: r.l.o.Table, Shard: shard,
+				After: sequenceOf(r.cursor), Gone: true})
+		}
+		if told {
+			r.trouble(err)
+		}
 	default:
 		if awsconn.KindOf(err) == awsconn.Throttled {
 			r.l.tell("throttled", shard, err)
 		}
-		r.l.trouble("read "+shard, r.l.explain(err, "dynamodb:GetRecords",
-			"the shard "+shard+" of the stream of table "+r.l.o.Table), r.failing)
+		r.trouble(err)
 	}
 	return false
+}
+
+// trouble reports an error of a read that lasts.
+func (r *reader) trouble(err error) {
+	shard := r.h.row.shard
+	r.l.trouble("read "+shard, r.l.explain(err, "dynamodb:GetRecords",
+		"the shard "+shard+" of the stream of table "+r.l.o.Table), r.failing)
 }
 
 // lost tells of changes that are gone. With TrimmedStop the shard stays where it is: nothing of it

@@ -76,3 +76,21 @@ func TestNothingPassesWhatIsRefused(t *testing.T) {
 	want(t, "answer", answer(t, f, records(many, fifo("m2", "G"))), []string{})
 	want(t, "handled", got, []string{"m2 after 1 dead"})
 }
+
+// A standard queue may give one message twice in one event. Where one of the two fails the message
+// stays, whichever it is.
+func TestOneMessageTwiceInAnEvent(t *testing.T) {
+	for name, fails := range map[string]int{"the first fails": 1, "the second fails": 2} {
+		t.Run(name, func(t *testing.T) {
+			n := 0
+			p := &plan{do: map[string]func(context.Context) error{"a": func(context.Context) error {
+				if n++; n == fails {
+					return ackwise.Reject(errBroken)
+				}
+				return nil
+			}}}
+			f := function(t, lambda.Options{Handler: p, Deliver: deliver.Options{Concurrency: 1}})
+			want(t, "failed", answer(t, f, records(queued("a", 1), queued("a", 2))), []string{"a"})
+		})
+	}
+}

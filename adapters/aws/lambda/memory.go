@@ -58,18 +58,7 @@ func causeOf(t *trace, count int) ackwise.Cause {
 	case count == 0 || !t.ended || count != t.count+1:
 		return ackwise.CauseUnknown
 	}
-	switch t.outcome {
-	case ackwise.OutcomeAck, ackwise.OutcomeDrop:
-		return ackwise.CauseAckLost
-	case ackwise.OutcomeNack, ackwise.OutcomeDead:
-		return ackwise.CauseFailed
-	case ackwise.OutcomeSnooze:
-		return ackwise.CauseSnoozed
-	case ackwise.OutcomeRelease:
-		return ackwise.CauseReleased
-	case ackwise.OutcomeExtend:
-	}
-	return ackwise.CauseUnknown
+	return t.outcome.Again()
 }
 
 // trace returns what is known of a message, and forgets the oldest for it.

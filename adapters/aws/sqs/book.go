@@ -36,11 +36,13 @@ type entry struct {
 	serial             uint64
 	id, receipt, group string
 	count              int
-	since, deadline    time.Time
-	delivery           *ackwise.Delivery
-	busy               int  // calls under way that end or extend it
-	asked              bool // a settlement with this outcome was sent, and its answer did not come
-	outcome            ackwise.Outcome
+	// The service counts from a moment between since, when it was asked, and came, when its answer was
+	// here: until deadline, which counts from since, the hand-out is surely this consumer's.
+	since, came, deadline time.Time
+	delivery              *ackwise.Delivery
+	busy                  int  // calls under way that end or extend it
+	asked                 bool // a settlement with this outcome was sent, and its answer did not come
+	outcome               ackwise.Outcome
 }
 
 // ending is how a hand-out ended. follows: with the one before it in its run.
@@ -61,10 +63,14 @@ func newBook(owner uint64, fifo bool, remembered int) *book {
 		causes: newRing[string, known](remembered)}
 }
 
-// add takes in what one poll brought, in its order. Older hand-outs of the same messages are lost.
+// add takes in what one poll brought, in its order. Older hand-outs of the same messages are lost;
+// one that is itself the older one is left out.
 func (b *book) add(es []*entry, now time.Time) {
 	b.sweep(now)
 	for _, e := range es {
+		if b.stale(e, es, now) {
+			continue
+		}
 		if old := b.latest[e.id]; old != nil {
 			b.lose(old)
 		}
@@ -88,6 +94,17 @@ func (b *book) add(es []*entry, now time.Time) {
 			b.groups[e.group] = append(b.groups[e.group], e)
 		}
 	}
+}
+
+// stale reports whether an answer came so late that what it brought had been handed out anew, to an
+// answer that was faster.
+func (b *book) stale(e *entry, es []*entry, now time.Time) bool {
+	old := b.latest[e.id]
+	return old != nil && e.count < old.count && e.since.Before(old.since) ||
+		slices.ContainsFunc(b.groups[e.group], func(old *entry) bool {
+			return e.since.Before(old.since) && now.Before(old.deadline) && !old.asked &&
+				!slices.Contains(es, old)
+		})
 }
 
 // open reports whether it is still to be seen how hand-outs of the same messages or groups ended.
@@ -236,9 +253,9 @@ func (b *book) judge(s *ackwise.Settlement, now time.Time) (*entry, ackwise.Sett
 		Reason: "no such outcome"})
 }
 
-// inOrder lets the first of a run pass.
+// inOrder lets the first of a run pass, and one that has left it: see add.
 func (b *book) inOrder(e *entry) (*entry, ackwise.SettleResult) {
-	if run := b.groups[e.group]; b.fifo && len(run) > 0 && run[0] != e {
+	if slices.Index(b.groups[e.group], e) > 0 {
 		return nil, ackwise.SettleResult{Err: ackwise.ErrRunOrder}
 	}
 	return e, ackwise.SettleResult{}
@@ -249,19 +266,7 @@ func (b *book) inOrder(e *entry) (*entry, ackwise.SettleResult) {
 func (b *book) end(e *entry, o ackwise.Outcome, follows bool) {
 	b.forget(e)
 	b.ended.put(e.serial, ending{outcome: o, follows: follows})
-	cause := ackwise.CauseUnknown
-	switch o {
-	case ackwise.OutcomeNack:
-		cause = ackwise.CauseFailed
-	case ackwise.OutcomeSnooze:
-		cause = ackwise.CauseSnoozed
-	case ackwise.OutcomeRelease:
-		cause = ackwise.CauseReleased
-	case ackwise.OutcomeAck: // where the service hands it out all the same
-		cause = ackwise.CauseAckLost
-	case ackwise.OutcomeExtend, ackwise.OutcomeDead, ackwise.OutcomeDrop:
-	}
-	b.causes.put(e.id, known{count: e.count, cause: cause})
+	b.causes.put(e.id, known{count: e.count, cause: o.Again()})
 }
 
 // doubt takes back what is known of a message's next cause: its hand-out may have ended by itself

@@ -37,7 +37,7 @@ func TestConformanceFIFO(t *testing.T) { t.Parallel(); adaptertest.Run(t, fakeHa
 // Leases are short, since a crash shows when they are over; a real server on a busy machine may
 // need a second for an answer.
 const (
-	fakeLease = 2 * time.Second
+	fakeLease = 3 * time.Second
 	realLease = 5 * time.Second
 )
 

@@ -41,8 +41,9 @@ type fakeFault struct {
 	code  string // the call is refused with this code, and status 400, or 500 for InternalError
 	entry string // the entry at index fails with this code
 	index int
-	late  bool // the entry fails in the answer only: it was carried out
-	cut   bool // the call is carried out, and the connection ends within the answer
+	late  bool          // the entry fails in the answer only: it was carried out
+	cut   bool          // the call is carried out, and the connection ends within the answer
+	hold  chan struct{} // the call is carried out, and its answer waits until this is closed
 	fired int
 }
 
@@ -205,6 +206,9 @@ func (f *fake) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			_ = conn.Close()
 		}
 		return
+	}
+	if fault != nil && fault.hold != nil {
+		<-fault.hold
 	}
 	answer(w, out, err)
 }

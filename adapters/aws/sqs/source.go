@@ -124,11 +124,11 @@ func (s *source) take(most int) (fresh, old []*entry, wait <-chan struct{}, err 
 	for i, e := range ready {
 		switch {
 		case s.book.held[e.serial] != e: // received again meanwhile, or lost with its run
-		case !now.Before(e.deadline):
+		case !now.Before(e.came.Add(s.lease)):
 			s.book.loseRun(e)
 		case len(fresh)+len(old) == most:
 			s.ready = append(s.ready, ready[i])
-		case e.deadline.Sub(now) < s.lease/2:
+		case e.deadline.Sub(now) < s.lease/2: // or over, where the answer took long
 			old = append(old, e)
 		default:
 			fresh = append(fresh, e)
@@ -187,6 +187,7 @@ func (s *source) renew(ctx context.Context, old []*entry) []*entry {
 			s.book.loseRun(o.e)
 		default:
 			s.extended(o)
+			o.e.delivery.Deadline = o.e.deadline // nobody has it yet
 			kept = append(kept, o.e)
 		}
 	}
@@ -208,11 +209,12 @@ const pollTries = 3
 
 // poll makes one call and puts what it brought where Receive finds it.
 func (s *source) poll(n int) {
+	asked := time.Now()
 	messages, err := s.receive(n)
 	now := time.Now()
 	entries := make([]*entry, 0, len(messages))
 	for i := range messages {
-		entries = append(entries, s.entry(&messages[i], now))
+		entries = append(entries, s.entry(&messages[i], asked, now))
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -265,7 +267,7 @@ func (s *source) receive(n int) ([]types.Message, error) {
 }
 
 // entry makes a hand-out of a message.
-func (s *source) entry(m *types.Message, now time.Time) *entry {
+func (s *source) entry(m *types.Message, asked, now time.Time) *entry {
 	system := func(name types.MessageSystemAttributeName) string { return m.Attributes[string(name)] }
 	d := decode(m, s.o.Envelope == EnvelopeAuto)
 	d.Message.Topic = s.q.Name
@@ -285,7 +287,7 @@ func (s *source) entry(m *types.Message, now time.Time) *entry {
 		count = 0 // it was not told: nothing is known of the cause
 	}
 	e := &entry{id: aws.ToString(m.MessageId), receipt: aws.ToString(m.ReceiptHandle), group: group,
-		count: count, since: now, deadline: now.Add(s.lease)}
+		count: count, since: asked, came: now, deadline: asked.Add(s.lease)}
 	position := system(types.MessageSystemAttributeNameSequenceNumber)
 	e.delivery = &ackwise.Delivery{Message: d.Message, Attempt: attempt, Epoch: d.Epoch,
 		Counts: ackwise.Counts{HandOuts: attempt}, Deadline: e.deadline,

@@ -5,7 +5,6 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"strings"
 
@@ -99,16 +98,12 @@ type Asked struct {
 }
 
 // Explain says of a call's error what it was about and, where that is known, what to do. The error
-// wraps err, unless that is an io.EOF.
+// wraps err.
 func Explain(err error, a Asked) error {
 	if err == nil {
 		return nil
 	}
 	kind := KindOf(err)
-	if errors.Is(err, io.EOF) {
-		// A connection that was cut off. A loop would take it for the end of the source.
-		err = errors.New(err.Error())
-	}
 	err = fmt.Errorf("call %s for %s in %s: %w", a.Action, a.Resource, a.Region, err)
 	hint := ""
 	switch kind {
