@@ -24,6 +24,7 @@ type book struct {
 	broken  bool // a member has ended by itself: nothing more is worth waiting for
 	// disturbed: a server was killed, frozen or cut off, so that settlements may be lost.
 	disturbed bool
+	restarted bool // and it was killed
 }
 
 // sent is one published message.
@@ -176,13 +177,14 @@ func (b *book) end(m *member) {
 func (b *book) complete() bool { return len(b.open()) == 0 }
 
 // open returns what is neither. An ack counts too whose handler has succeeded and whose answer
-// says nothing: its member is gone, or the system was away and may have carried it out before it
-// took the lease. mu is held.
+// says nothing: its member was killed, or the system was away and may have carried it out before
+// it took the lease. mu is held.
 func (b *book) open() []string {
 	var open []string
 	for id, s := range b.sent {
 		m := b.acked[id]
-		acked := b.done[id] || m != nil && (m.over || b.disturbed && b.late[id])
+		acked := b.done[id] || m != nil && (m.over && (m.killed != 0 || b.disturbed) ||
+			b.disturbed && b.late[id])
 		if s.accepted && !acked && !b.dead[id] {
 			open = append(open, id)
 		}

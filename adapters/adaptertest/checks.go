@@ -203,8 +203,10 @@ func keyOrder(r *rig) {
 
 // restart kills the system's server while deliveries are in flight, and starts it with its data.
 func restart(r *rig) {
-	r.away(func() { r.bed.Server.Kill(r.t) }, 200*time.Millisecond,
-		func() { r.bed.Server.Restart(r.t) })
+	r.away(func() {
+		r.book.locked(func() { r.book.restarted = true })
+		r.bed.Server.Kill(r.t)
+	}, 200*time.Millisecond, func() { r.bed.Server.Restart(r.t) })
 }
 
 // freeze stops the system's server where it stands for a while.

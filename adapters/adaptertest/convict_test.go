@@ -61,10 +61,14 @@ func convictions() []conviction {
 		{"forgets a batch with one bad token", PartialBatch, false},
 		{"extends nothing", SlowHandler, false},
 		{"loses at a restart", Restart, false},
+		{"counts anew after a restart", Restart, false},
+		{"invents hand-outs that were lost", Restart, false},
 		{"loses when frozen", Freeze, false},
 		{"is never cut", CutReply, true},
 		{"says that a cut call was not taken, and gives it another ID", CutReply, true},
 		{"loses when cut off", CutBoth, false},
+		{"takes acks back when cut off", CutBoth, false},
+		{"says restarted when cut off", CutBoth, false},
 		{"accepts what it says it did not", UnknownResent, true},
 		{"charges a clean stop", CleanStop, false},
 		{"keeps at a stop", CleanStop, false},
@@ -78,6 +82,7 @@ func convictions() []conviction {
 
 // TestSoundFakePasses shows that the fake which the others spoil is sound.
 func TestSoundFakePasses(t *testing.T) {
+	t.Parallel()
 	for _, p := range parts() {
 		t.Run(string(p.check), func(t *testing.T) {
 			t.Parallel()
@@ -91,6 +96,7 @@ func TestSoundFakePasses(t *testing.T) {
 
 // TestSoundSinkPasses shows the same of a system that has no source.
 func TestSoundSinkPasses(t *testing.T) {
+	t.Parallel()
 	for _, p := range parts() {
 		h := fakeHarness("", false)
 		if p.why(&h) == "" {
@@ -106,6 +112,7 @@ func TestSoundSinkPasses(t *testing.T) {
 
 // TestTheSuiteConvicts shows each check red.
 func TestTheSuiteConvicts(t *testing.T) {
+	t.Parallel()
 	for _, p := range parts() {
 		if !slices.ContainsFunc(convictions(), func(c conviction) bool { return c.by == p.check }) {
 			t.Errorf("nothing shows that the check %q finds anything", p.check)

@@ -45,7 +45,7 @@ type session struct {
 	closed bool
 }
 
-const fakeLease = 1200 * time.Millisecond
+const fakeLease = 2 * time.Second
 
 func newFake(wrong string) *fake {
 	return &fake{wrong: wrong, byID: map[string]*item{}, changed: make(chan struct{})}
@@ -254,8 +254,11 @@ func (f *fake) give(it *item, s *session, now time.Time) *ackwise.Delivery {
 	it.holder, it.deadline = s, now.Add(fakeLease)
 	it.counts.HandOuts++
 	cause := it.cause
-	if f.wrong == "always says first" {
+	switch {
+	case f.wrong == "always says first":
 		cause = ackwise.CauseFirst
+	case f.wrong == "invents hand-outs that were lost" && f.fired > 0 && it.counts.HandOuts == 1:
+		cause = ackwise.CauseConsumerLost
 	}
 	return &ackwise.Delivery{Message: it.m, Attempt: it.counts.HandOuts, Counts: it.counts,
 		Cause: cause, Suspect: it.suspect, Token: it.token, Deadline: it.deadline}
@@ -419,8 +422,15 @@ func (f *fake) back(loses bool) {
 	defer f.mu.Unlock()
 	f.down = false
 	for _, it := range f.items {
-		if loses && !it.gone {
+		switch acked := it.gone && it.last == ackwise.OutcomeAck; {
+		case loses && !it.gone:
 			it.gone, it.holder = true, nil
+		case f.wrong == "takes acks back when cut off" && acked:
+			it.gone, it.due, it.cause = false, time.Time{}, ackwise.CauseAckLost
+		case f.wrong == "says restarted when cut off" && it.holder != nil:
+			it.holder, it.cause = nil, ackwise.CauseRestarted
+		case f.wrong == "counts anew after a restart" && it.holder != nil:
+			it.holder, it.cause, it.counts = nil, ackwise.CauseRestarted, ackwise.Counts{}
 		}
 	}
 	f.wake()

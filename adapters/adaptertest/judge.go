@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/ackwise/ackwise"
 )
@@ -27,6 +28,7 @@ type handOut struct {
 	outcome  string // of ordered and settled
 	settling int64  // when the settlement began; 0 = it has not
 	over     bool   // its consumer is gone
+	late     bool   // it was settled so late that its lease may have been over before
 }
 
 // judgement walks through what happened, in the order of the clock that all processes share.
@@ -35,7 +37,10 @@ type judgement struct {
 	dedup   bool                  // the sink takes an ID once
 	order   bool                  // the source keeps the order of a key
 	causes  bool                  // the source knows causes
-	lease   bool                  // its hand-outs end by themselves
+	lease   time.Duration         // after which its hand-outs end by themselves; 0 = they do not
+	counts  bool                  // what it counts survives its consumers
+	counted bool                  // an attempt's number tells how many hand-outs nobody has seen
+	each    bool                  // it settles each message by itself, for good
 	outs    map[string][]*handOut // by ID, in order
 	byToken map[string]*handOut
 	keys    map[string][]*handOut // by key
@@ -56,7 +61,11 @@ func (b *book) judge(h *Harness) []string {
 		faults: slices.Clone(b.faults), dedup: h.Sink != nil && h.Sink.Dedup,
 		order:  h.Source != nil && h.Source.Order != ackwise.OrderNone,
 		causes: h.Source != nil && h.Source.Causes,
-		lease:  h.Source != nil && h.Source.Lease > 0}
+		counts: h.Source != nil && h.Source.Counts}
+	if h.Source != nil {
+		j.lease, j.counted = h.Source.Lease, h.Source.Counts || h.Source.HandOuts
+		j.each = j.lease > 0 && h.Source.Extend
+	}
 	events := slices.Clone(b.events)
 	slices.SortStableFunc(events, func(x, y event) int { return cmp.Compare(x.At, y.At) })
 	for i := range events {
@@ -89,6 +98,7 @@ func (j *judgement) see(e *event) {
 	case e.Kind == saysSettled:
 		j.fenced(h)
 		h.fate, h.outcome = settled, e.Outcome
+		h.late = j.lease > 0 && e.At-h.got.At >= int64(j.lease)
 	case e.Kind == saysGot:
 		j.inOrder(e)
 	case e.Kind == saysSwallowed:
@@ -130,15 +140,11 @@ func (j *judgement) received(e *event) {
 	if len(outs) > 0 {
 		last = outs[len(outs)-1]
 	}
-	allowed := j.allowed(s, last)
-	if e.Attempt > attempt(last)+1 {
-		// One between the two was on its way to a Receive that was cancelled, or whose caller ended.
-		allowed = append(allowed, ackwise.CauseReleased, ackwise.CauseRebalanced)
-		if j.killed || j.b.disturbed {
-			allowed = append(allowed, lost()...)
-		}
-	}
+	allowed := j.allowed(s, last, e.Attempt > attempt(last)+1)
 	switch {
+	case j.counts && s.sends == 1 && e.Attempt <= attempt(last):
+		j.fault("%s, hand-out %d: it is attempt %d, and the one before was %d", e.ID, len(outs)+1,
+			e.Attempt, attempt(last))
 	case len(allowed) == 0:
 		j.fault("%s was handed out again (%s) after it was acked", e.ID, e.Cause)
 	case !slices.Contains(allowed, e.Cause):
@@ -188,8 +194,9 @@ func (j *judgement) fenced(h *handOut) {
 	}
 }
 
-// allowed returns the causes that the next hand-out of a message can have.
-func (j *judgement) allowed(s *sent, last *handOut) []ackwise.Cause {
+// allowed returns the causes that the next hand-out of a message can have. between says that its
+// number shows hand-outs after the last one that nobody has seen.
+func (j *judgement) allowed(s *sent, last *handOut, between bool) []ackwise.Cause {
 	var causes []ackwise.Cause
 	can := func(cs ...ackwise.Cause) { causes = append(causes, cs...) }
 	if s.sends > 1 && (!j.dedup || last == nil) {
@@ -198,21 +205,20 @@ func (j *judgement) allowed(s *sent, last *handOut) []ackwise.Cause {
 	switch {
 	case last == nil:
 		can(ackwise.CauseFirst)
-		// It may have been on its way to whoever has ended, or whose connection was cut.
-		if j.ended || j.b.disturbed {
-			can(ackwise.CauseReleased, ackwise.CauseRebalanced)
-		}
-		if j.killed || j.b.disturbed {
-			can(lost()...)
-		}
+		// Where nothing counts them, one may have been on its way to whoever has ended, or was cut off.
+		between = between || !j.counted && (j.ended || j.b.disturbed)
 	case last.fate == settled && last.outcome == doAck, last.fate == swallowed:
-		// A crash may take back what the source had not written down yet, never without one.
-		if j.killed || j.b.disturbed {
-			can(append(lost(), ackwise.CauseAckLost, ackwise.CauseRebalanced,
-				ackwise.CauseReplayed)...)
+		// The end of its consumer may take back what the source had not written down yet.
+		if !j.each && (last.ended() || j.b.disturbed) {
+			can(j.lost(last)...)
+			can(ackwise.CauseAckLost, ackwise.CauseRebalanced, ackwise.CauseReplayed)
+		}
+		// A queue that only counts may take a late ack for good, and have handed the message out.
+		if last.late && j.each && !j.counts {
+			can(ackwise.CauseAckLost)
 		}
 		// With a position alone nobody keeps what a member has settled above it.
-		if j.ended && !j.causes {
+		if j.ended && !j.counted {
 			can(ackwise.CauseUnknown)
 		}
 	case last.fate == settled:
@@ -220,7 +226,13 @@ func (j *judgement) allowed(s *sent, last *handOut) []ackwise.Cause {
 	default:
 		can(j.unsettled(last)...)
 	}
-	if !j.lease {
+	if between { // it was on its way to a Receive that was cancelled, or whose caller ended
+		can(ackwise.CauseReleased, ackwise.CauseRebalanced)
+		if j.killed || j.b.disturbed {
+			can(j.lost(nil)...)
+		}
+	}
+	if j.lease == 0 {
 		causes = slices.DeleteFunc(causes, func(c ackwise.Cause) bool {
 			return c == ackwise.CauseLeaseExpired
 		})
@@ -231,11 +243,14 @@ func (j *judgement) allowed(s *sent, last *handOut) []ackwise.Cause {
 	return causes
 }
 
+// ended reports whether a hand-out's consumer was killed.
+func (h *handOut) ended() bool { return h.over && h.by.killed != 0 }
+
 // unsettled returns the causes that can follow a hand-out whose settlement nobody has seen.
 func (j *judgement) unsettled(last *handOut) []ackwise.Cause {
 	causes := []ackwise.Cause{ackwise.CauseLeaseExpired}
-	if last.by.killed != 0 && last.over || j.b.disturbed {
-		causes = lost()
+	if last.ended() || j.b.disturbed {
+		causes = j.lost(last)
 	}
 	switch {
 	case last.fate == ordered && last.outcome == doAck:
@@ -243,16 +258,19 @@ func (j *judgement) unsettled(last *handOut) []ackwise.Cause {
 	case last.fate == ordered:
 		causes = append(causes, causeOf(last.outcome)...)
 	}
-	if last.by.killed == 0 || !last.over { // it was given back, or taken away
+	if !last.ended() { // it was given back, or taken away
 		causes = append(causes, ackwise.CauseReleased, ackwise.CauseRebalanced)
 	}
 	return causes
 }
 
-// lost returns the causes that a crash has.
-func lost() []ackwise.Cause {
-	return []ackwise.Cause{ackwise.CauseLeaseExpired, ackwise.CauseConsumerLost,
-		ackwise.CauseRestarted}
+// lost returns the causes that a crash has: of a hand-out's consumer, or of one that is not known.
+func (j *judgement) lost(h *handOut) []ackwise.Cause {
+	causes := []ackwise.Cause{ackwise.CauseLeaseExpired, ackwise.CauseConsumerLost}
+	if j.b.restarted || h == nil && j.killed || h != nil && h.ended() {
+		causes = append(causes, ackwise.CauseRestarted)
+	}
+	return causes
 }
 
 // causeOf returns the causes that follow a settlement.

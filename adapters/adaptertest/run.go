@@ -129,11 +129,14 @@ func (h *Harness) faults() []string {
 	bad(h.Source == nil && h.Sink == nil, "it has neither source nor sink")
 	bad((h.Source == nil) != (h.OpenSource == nil), "Source and OpenSource go together")
 	bad((h.Sink == nil) != (h.OpenSink == nil), "Sink and OpenSink go together")
+	cited := func(cite string) bool {
+		return strings.Contains(cite, "http") || strings.Contains(cite, "docs/") ||
+			strings.Contains(cite, "doc.go")
+	}
 	for c, cite := range h.Cannot {
 		known := slices.ContainsFunc(parts(), func(p part) bool { return p.check == c })
 		bad(!known, "Cannot names %q, which is no check", c)
-		bad(!strings.Contains(cite, "http") && !strings.Contains(cite, "docs/") &&
-			!strings.Contains(cite, "doc.go"), "Cannot[%q] cites no page", c)
+		bad(!cited(cite), "Cannot[%q] cites no page", c)
 	}
 	forms := append(bodyForms(0), headerForms()...)
 	for _, name := range h.Rejects {
