@@ -151,6 +151,41 @@ func openBoth(t *testing.T, url string) []error {
 	return []error{sinkErr, sourceErr}
 }
 
+// tlsURL is the address of a topic on a broker with TLS, with the certificates of an authority and
+// of a client of one, as far as there are such.
+func tlsURL(address string, ca, client *authority) string {
+	url := "kafka://" + address + "/t?tls=true"
+	if ca != nil {
+		url += "&ca=" + ca.file("ca.pem")
+	}
+	if client != nil {
+		url += "&cert=" + client.file("client.pem") + "&key=" + client.file("client.key")
+	}
+	return url
+}
+
+// checkOpening opens a sink and a source, which works (want is nil), or fails with an error that
+// has these parts.
+func checkOpening(t *testing.T, url string, want []string) {
+	t.Helper()
+	for i, err := range openBoth(t, url) {
+		side := []string{"sink", "source"}[i]
+		switch {
+		case (err == nil) != (want == nil):
+			t.Errorf("%s: %v", side, err)
+		case err != nil:
+			for _, part := range want {
+				if !strings.Contains(err.Error(), part) {
+					t.Errorf("%s: %v, want %q", side, err, part)
+				}
+			}
+			if strings.Contains(err.Error(), "mistaken") {
+				t.Errorf("%s: the password is shown: %v", side, err)
+			}
+		}
+	}
+}
+
 // TestTLS: with the right certificates messages flow; each wrong one is named at once, and not
 // after a time-out.
 func TestTLS(t *testing.T) {
@@ -166,53 +201,31 @@ func TestTLS(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(plain.Close)
-	at := func(address string, ca, client *authority) string {
-		url := "kafka://" + address + "/t?tls=true"
-		if ca != nil {
-			url += "&ca=" + ca.file("ca.pem")
-		}
-		if client != nil {
-			url += "&cert=" + client.file("client.pem") + "&key=" + client.file("client.key")
-		}
-		return url
-	}
 	for _, c := range []struct {
 		name, url string
 		want      []string // nil = it works
 	}{
-		{"right", at(good, a, a), nil},
-		{"no authority", at(good, nil, a), []string{"x509:", "signed by ca"}},
-		{"another authority", at(good, strange, a), []string{"x509:", "signed by ca"}},
-		{"another host", at(other, a, a), []string{"x509:", "127.0.0.1"}},
-		{"no client certificate", at(good, a, nil), []string{"tls:", "certificate", "cert and key"}},
-		{"a strange client", at(good, a, strange), []string{"tls:", "certificate", "cert and key"}},
-		{"a broker without TLS", at(plain.ListenAddrs()[0], a, a) + "&dial-timeout=1s",
+		{"right", tlsURL(good, a, a), nil},
+		{"no authority", tlsURL(good, nil, a), []string{"x509:", "signed by ca"}},
+		{"another authority", tlsURL(good, strange, a), []string{"x509:", "signed by ca"}},
+		{"another host", tlsURL(other, a, a), []string{"x509:", "127.0.0.1"}},
+		{"no client certificate", tlsURL(good, a, nil), []string{"tls:", "certificate", "cert and key"}},
+		{"a strange client", tlsURL(good, a, strange), []string{"tls:", "certificate", "cert and key"}},
+		{"a broker without TLS", tlsURL(plain.ListenAddrs()[0], a, a) + "&dial-timeout=1s",
 			[]string{"begin TLS", "not seem to speak TLS"}},
-		{"a server of something else", at(something(t), a, a), []string{"not seem to speak TLS"}},
-		{"nobody", at("127.0.0.1:1", a, a), []string{"listens at 127.0.0.1:1"}},
+		{"a server of something else", tlsURL(something(t), a, a), []string{"not seem to speak TLS"}},
+		{"nobody", tlsURL("127.0.0.1:1", a, a), []string{"listens at 127.0.0.1:1"}},
 		{"a client without TLS", "kafka://" + good + "/t?client=x", []string{"check tls"}},
-		{"no file", at(good, a, a) + "x", []string{"client.keyx"}},
+		{"no file", tlsURL(good, a, a) + "x", []string{"client.keyx"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
-			for i, err := range openBoth(t, c.url) {
-				side := []string{"sink", "source"}[i]
-				switch {
-				case c.want == nil && err != nil, c.want != nil && err == nil:
-					t.Errorf("%s: %v", side, err)
-				case err != nil:
-					for _, part := range c.want {
-						if !strings.Contains(err.Error(), part) {
-							t.Errorf("%s: %v, want %q", side, err, part)
-						}
-					}
-				}
-			}
+			checkOpening(t, c.url, c.want)
 		})
 	}
 }
 
-// TestSASL: each mechanism lets the right password in, names a wrong one, and shows none.
+// TestSASL: each mechanism lets the right password in, names who has a wrong one, and shows none.
 func TestSASL(t *testing.T) {
 	c, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.SeedTopics(1, "t"), kfake.EnableSASL(),
 		kfake.Superuser("PLAIN", "u", "right"), kfake.Superuser("SCRAM-SHA-256", "u", "right"),
@@ -237,6 +250,7 @@ func TestSASL(t *testing.T) {
 		}
 		for _, err := range openBoth(t, url) {
 			if err == nil || !strings.Contains(err.Error(), "sasl, user and password") ||
+				!strings.Contains(err.Error(), `as "u"`) ||
 				strings.Contains(err.Error(), "mistaken") {
 				t.Errorf("%s, a wrong password: %v", mechanism, err)
 			}

@@ -13,22 +13,60 @@ import (
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/ackwise/ackwise"
 )
 
-// handshake sees to it that one of the brokers speaks TLS as the options have it. The client would
-// try on, without a word about why, until it is told to stop.
+// handshake sees to it that one of the brokers speaks TLS as the options have it, and that it takes
+// the user and the password. The client would try on, without a word about why, until it is told to
+// stop.
 func (c *Conn) handshake(ctx context.Context) error {
-	if !c.TLS {
+	ctx, cancel := context.WithTimeout(ctx, cmp.Or(c.DialTimeout, defaultDial))
+	defer cancel()
+	if c.TLS {
+		if err := c.encrypt(ctx); err != nil {
+			return err
+		}
+	}
+	if c.SASL != "" {
+		return c.login(ctx)
+	}
+	return nil
+}
+
+// login says it where the brokers refuse the user. Whatever else is wrong, who connects next says.
+func (c *Conn) login(ctx context.Context) error {
+	opts, err := c.opts()
+	if err != nil {
+		return err
+	}
+	cl, err := kgo.NewClient(opts...)
+	if err != nil {
+		return fmt.Errorf("make client: %w", err)
+	}
+	defer cl.Close()
+	err = cl.Ping(ctx)
+	if !isLogin(err) && !errors.Is(err, io.EOF) {
 		return nil
 	}
+	return explainConn(fmt.Errorf("log in as %q by %s: %w", c.User, c.SASL, severed(err)))
+}
+
+// isLogin reports whether a broker has refused the user, the password or the way to say them.
+func isLogin(err error) bool {
+	return errors.Is(err, kerr.SaslAuthenticationFailed) ||
+		errors.Is(err, kerr.UnsupportedSaslMechanism) || errors.Is(err, kerr.IllegalSaslState)
+}
+
+const loginHint = "check sasl, user and password, and that this port is one for logins"
+
+// encrypt begins TLS with one of the brokers.
+func (c *Conn) encrypt(ctx context.Context) error {
 	conf, err := c.tlsConfig()
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(ctx, cmp.Or(c.DialTimeout, defaultDial))
-	defer cancel()
 	var faults []error
 	for _, b := range c.Brokers {
 		err := handshake(ctx, b, conf)
@@ -96,12 +134,13 @@ func refusal(conn net.Conn) error {
 func explainConn(err error, brokers ...string) error {
 	hint := ""
 	switch text := err.Error(); {
-	case errors.Is(err, kerr.SaslAuthenticationFailed),
-		errors.Is(err, kerr.UnsupportedSaslMechanism):
-		hint = "check sasl, user and password"
+	case isLogin(err):
+		hint = loginHint
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF),
 		strings.Contains(text, "is TLS missing"):
 		hint = "check tls, sasl, user and password: some brokers just close the connection"
+	case strings.Contains(text, "tls endpoint"):
+		hint = "check tls: this port speaks TLS, set tls=true"
 	case strings.Contains(text, "x509:"), strings.Contains(text, "tls:"):
 		hint = tlsHint
 	case strings.Contains(text, "connection refused"), strings.Contains(text, "no such host"):

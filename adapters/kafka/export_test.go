@@ -15,6 +15,12 @@ func MemberOf(s ackwise.Source) string {
 	return member
 }
 
+// GenerationOf returns the generation of a source's member; with KIP-848, its epoch.
+func GenerationOf(s ackwise.Source) int32 {
+	_, generation := s.(*Source).group.cl.GroupMetadata()
+	return generation
+}
+
 // KillShare ends a source of a share group as a crash of its process does.
 func KillShare(s ackwise.Source) {
 	s.(*Source).Source.(*share).abort()

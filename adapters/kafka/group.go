@@ -48,7 +48,8 @@ type group struct {
 	// stays are the partitions that the source takes for its own, and whether it was told since that
 	// it has lost them.
 	stays   map[string]bool
-	member  string // this member's ID when it last got an assignment
+	member  string    // this member's ID when it last got an assignment
+	refused time.Time // since when another member's instance keeps this one out; zero: it does not
 	queue   []logsource.Change
 	err     error // told once
 	final   error // told again and again
@@ -331,7 +332,7 @@ func (g *group) assigned(ctx context.Context, cl *kgo.Client, added map[string][
 	member, _ := cl.GroupMetadata()
 	g.mu.Lock()
 	left := g.member != "" && g.member != member
-	g.member = member
+	g.member, g.refused = member, time.Time{}
 	kept := maps.Clone(g.parts)
 	maps.Copy(kept, g.kicked)
 	g.mu.Unlock()
@@ -452,10 +453,15 @@ func (g *group) Close() error {
 	close(g.closed)
 	ctx, cancel := context.WithTimeout(context.Background(), leaveTimeout)
 	defer cancel()
+	member, _ := g.cl.GroupMetadata()
 	err := g.cl.LeaveGroupContext(ctx)
+	if errors.Is(err, kerr.InvalidRequest) && g.opts.Consumer && g.opts.Instance != "" {
+		err = g.stepOut(ctx, member)
+	}
 	g.cancel() // where the group did not answer, nothing more is waited for
 	g.cl.Close()
-	gone := errors.Is(err, kerr.UnknownMemberID) || errors.Is(err, kgo.ErrClientClosed)
+	gone := errors.Is(err, kerr.UnknownMemberID) || errors.Is(err, kgo.ErrClientClosed) ||
+		errors.Is(err, kerr.FencedInstanceID) || errors.Is(err, kerr.UnreleasedInstanceID)
 	if err != nil && !gone {
 		return fmt.Errorf("leave group %s: %w", g.opts.Group, err)
 	}

@@ -1,11 +1,15 @@
 package kafka_test
 
 import (
+	"context"
 	"errors"
 	"slices"
+	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
@@ -159,6 +163,142 @@ func TestCommitRefused(t *testing.T) {
 				t.Errorf("refused %d times", fired)
 			}
 		})
+	}
+}
+
+// limitMetadata has the fake keep no more beside a position than so many bytes. It tells of that
+// limit unless it is hidden. The longest that came is returned.
+func (p *place) limitMetadata(limit int, hidden bool) (longest *atomic.Int32) {
+	longest = new(atomic.Int32)
+	p.fake.ControlKey(int16(kmsg.OffsetCommit), func(req kmsg.Request) (kmsg.Response, error, bool) {
+		p.fake.KeepControl()
+		n := 0
+		commit := req.(*kmsg.OffsetCommitRequest)
+		for _, t := range commit.Topics {
+			for _, at := range t.Partitions {
+				n = max(n, len(*at.Metadata))
+			}
+		}
+		longest.Store(max(longest.Load(), int32(n)))
+		if n > limit {
+			return refuse(commit, kerr.OffsetMetadataTooLarge), nil, true
+		}
+		return nil, nil, false
+	})
+	p.fake.ControlKey(int16(kmsg.DescribeConfigs), func(req kmsg.Request) (
+		kmsg.Response, error, bool) {
+		p.fake.KeepControl()
+		ask := req.(*kmsg.DescribeConfigsRequest).Resources[0]
+		if ask.ResourceType != kmsg.ConfigResourceTypeBroker {
+			return nil, nil, false
+		}
+		resp := req.ResponseKind().(*kmsg.DescribeConfigsResponse)
+		r := kmsg.NewDescribeConfigsResponseResource()
+		r.ResourceType, r.ResourceName = ask.ResourceType, ask.ResourceName
+		if hidden {
+			r.ErrorCode = kerr.ClusterAuthorizationFailed.Code
+		} else {
+			c := kmsg.NewDescribeConfigsResponseResourceConfig()
+			c.Name, c.Value = "offset.metadata.max.bytes", new(strconv.Itoa(limit))
+			r.Configs = append(r.Configs, c)
+		}
+		resp.Resources = append(resp.Resources, r)
+		return resp, nil, true
+	})
+	return longest
+}
+
+// holdMany takes what it can get, and settles it out of order, so that much is to be noted: each
+// message is nacked once.
+func holdMany(t *testing.T, p *place, url string) {
+	t.Helper()
+	const n = 400
+	p.put(t, 0, 0, n)
+	s := open(t, url)
+	got, acked := map[string]int{}, 0
+	var held []*ackwise.Delivery
+	for over := late(t); acked < n; {
+		select {
+		case <-over:
+			t.Fatalf("%d of %d messages are acked, %d held", acked, n, len(held))
+		default:
+		}
+		short, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+		ds, err := s.Receive(short, 50)
+		cancel()
+		if err != nil && short.Err() == nil {
+			t.Fatal(err)
+		}
+		for _, d := range ds {
+			got[d.ID]++
+		}
+		if held = append(held, ds...); len(ds) > 0 && len(held) < n/2 {
+			continue // there is room for more
+		}
+		for i := len(held) - 1; i >= 0; i -= 2 { // every other one, the last one first
+			l := ackwise.Settlement{Token: held[i].Token}
+			if got[held[i].ID] == 1 {
+				l.Outcome, l.Delay, l.Reason = ackwise.OutcomeNack, time.Millisecond, "once"
+			} else {
+				acked++
+			}
+			if r := s.Settle(t.Context(), []ackwise.Settlement{l})[0]; r.Err != nil {
+				t.Fatalf("settle %s: %v", held[i].ID, r.Err)
+			}
+			held = slices.Delete(held, i, i+1)
+		}
+	}
+	for id, times := range got {
+		if times != 2 {
+			t.Errorf("%s came %d times", id, times)
+		}
+	}
+}
+
+// TestNotesFitTheBroker: the brokers keep less beside a position than the journal has by default.
+// They are asked, the journal is as long as they keep it, and a longer one is refused at the start.
+func TestNotesFitTheBroker(t *testing.T) {
+	p := fakePlace(t, 1, "classic")
+	longest := p.limitMetadata(480, false)
+	holdMany(t, p, p.url(""))
+	if n := longest.Load(); n > 480 || n < 250 {
+		t.Errorf("the longest note has %d bytes", n)
+	}
+	for options, limit := range map[string]int{"&note-bytes=1000": 480, "": 300} {
+		p := fakePlace(t, 1, "classic")
+		p.limitMetadata(limit, false)
+		tooLong(t, p.url(options), strconv.Itoa(limit))
+	}
+}
+
+// tooLong opens a source whose journal the brokers would not keep.
+func tooLong(t *testing.T, url, limit string) {
+	t.Helper()
+	o, err := kafka.ParseSource(url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = kafka.OpenSource(t.Context(), o)
+	if err == nil || !strings.Contains(err.Error(), "offset.metadata.max.bytes") ||
+		!strings.Contains(err.Error(), limit) {
+		t.Errorf("open: %v", err)
+	}
+}
+
+// TestNotesOfAHiddenLimit: who may not ask what the brokers keep is told when they refuse a note.
+func TestNotesOfAHiddenLimit(t *testing.T) {
+	p := fakePlace(t, 1, "classic")
+	p.limitMetadata(40, true)
+	p.put(t, 0, 0, 600)
+	s := open(t, p.url(""))
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	var err error
+	for err == nil {
+		_, err = s.Receive(ctx, 10)
+	}
+	if !errors.Is(err, kerr.OffsetMetadataTooLarge) || !strings.Contains(err.Error(), "note-bytes") {
+		t.Errorf("receive: %v", err)
 	}
 }
 

@@ -182,6 +182,9 @@ var groupTests = []struct {
 	{"removed member", 1, testRemoved},
 	{"deleted topic", 1, testDeleted},
 	{"transactions", 1, testCommittedOnly},
+	{"instance twice", 1, testInstanceTwice},
+	{"instance crash", 1, testInstanceCrash},
+	{"instance restart", 2, testInstanceRestart},
 }
 
 func runGroupTests(t *testing.T,

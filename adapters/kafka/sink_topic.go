@@ -33,6 +33,9 @@ func prepareTopic(ctx context.Context, adm *kadm.Client, o *SinkOptions) (limit 
 		return 0, explain(err, o.Topic)
 	}
 	conf, err := topicConfig(ctx, adm, o.Topic)
+	for o.Create && errors.Is(err, kerr.UnknownTopicOrPartition) && pause(ctx, prepareAgain) {
+		conf, err = topicConfig(ctx, adm, o.Topic) // what was just made is seen a moment later
+	}
 	if o.DeadLetters && !o.AllowExpiry {
 		if err != nil {
 			return 0, &ackwise.HintError{Err: fmt.Errorf("read the retention of %s: %w", o.Topic, err),

@@ -138,9 +138,10 @@ func (t *txnProducer) commit(ctx context.Context) error {
 }
 
 // commitAgain commits where the client has ended the transaction without a word to the broker. It
-// does so where it knows of no partition with records, and right after the first records of a topic
-// it may not know yet: they were acknowledged before what it has learned of the topic is in its
-// place. Taken for committed, they would be aborted when the transaction's time is over.
+// does so where it knows of no partition with records. It may not know them yet right after the
+// first records of a topic: what it has learned of the topic is in its place only when all that
+// waited for it has got a partition, and the first may be acknowledged before. Taken for committed,
+// they would be aborted when the transaction's time is over.
 func (t *txnProducer) commitAgain(ctx context.Context) error {
 	timer := time.NewTimer(10 * time.Millisecond)
 	defer timer.Stop()
@@ -170,7 +171,8 @@ func kerrDenies(err error) bool {
 	return false
 }
 
-// abort aborts.
+// abort aborts. The client has what it knows of new topics in its place once it has dropped what is
+// buffered, so that it does not forget to tell the broker, as it may at a commit.
 func (t *txnProducer) abort(ctx context.Context) error {
 	ctx, cancel := endContext(ctx)
 	defer cancel()

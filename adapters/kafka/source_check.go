@@ -2,10 +2,12 @@ package kafka
 
 import (
 	"context"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -15,6 +17,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/ackwise/ackwise"
+	"github.com/ackwise/ackwise/deliver/logsource"
 	"github.com/ackwise/ackwise/internal/nearest"
 )
 
@@ -71,7 +74,36 @@ func prepareWith(ctx context.Context, cl *kgo.Client, adm *kadm.Client, o *Sourc
 	if o.Share {
 		return prepareShare(ctx, cl, adm, o)
 	}
+	if err := boundNotes(brokerConfigs(ctx, adm)[metadataLimit], o); err != nil {
+		return err
+	}
 	return markStart(ctx, adm, o)
+}
+
+// metadataLimit is the brokers' setting of how much they keep beside a position.
+const metadataLimit = "offset.metadata.max.bytes"
+
+// boundNotes sees to it that the brokers keep the journal. They would refuse every commit of a note
+// that is too long, and the source would stand still under load. Where the limit is hidden it is
+// taken for the default.
+func boundNotes(limit string, o *SourceOptions) error {
+	most, err := strconv.Atoi(limit)
+	fits := base64.StdEncoding.DecodedLen(most / 4 * 4)
+	switch {
+	case err != nil, o.Log.NoteBytes <= fits:
+		return nil
+	case fits < logsource.MinNoteBytes:
+		return &ackwise.HintError{
+			Err: fmt.Errorf("the brokers keep %d bytes beside a position (%s): the journal needs at "+
+				"least %d", most, metadataLimit, base64.StdEncoding.EncodedLen(logsource.MinNoteBytes)),
+			Hint: "set it to 4096, its default, or more"}
+	case o.Log.NoteBytes == noteBytes: // the default
+		o.Log.NoteBytes = fits
+		return nil
+	}
+	return &ackwise.InvalidError{Field: "note-bytes", Value: strconv.Itoa(o.Log.NoteBytes),
+		Reason: fmt.Sprintf("the brokers keep %d bytes beside a position (%s), which are %d in base64",
+			most, metadataLimit, fits)}
 }
 
 // reach connects to a broker. It says why at the first refusal; the client would try on.
@@ -246,6 +278,11 @@ func explainSource(err error, o *SourceOptions) error {
 		hint = "the user needs the permission Read on the group " + o.Group
 	case errors.Is(err, kerr.ClusterAuthorizationFailed):
 		hint = "the user needs the permission Create on the cluster, or leave create out"
+	case isLogin(err):
+		hint = "the user is " + o.User + ": " + loginHint
+	case errors.Is(err, kerr.UnreleasedInstanceID):
+		hint = fmt.Sprintf("another consumer of the group %s has instance=%s; if it has crashed, the "+
+			"group forgets it when its session is over", o.Group, o.Instance)
 	}
 	if hint == "" {
 		return explainConn(err, o.Brokers...)

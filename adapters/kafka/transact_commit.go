@@ -16,7 +16,9 @@ import (
 
 // txnVersions bounds what a transactional producer asks with: the newer form of TxnOffsetCommit
 // joins the transaction by itself, and whether it does depends on a feature of the cluster. The
-// older form, after AddOffsetsToTxn, works with all of them.
+// older form, after AddOffsetsToTxn, works with all of them. It also keeps the client from the
+// transactions of KIP-890: with those it does not leave out the end of a transaction whose records
+// it has not in its books yet (see commitAgain), but aborts it, and calls that a commit.
 func txnVersions() *kversion.Versions {
 	v := kversion.Stable()
 	v.SetMaxKeyVersion(int16(kmsg.TxnOffsetCommit), 4)

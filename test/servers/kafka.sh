@@ -1,10 +1,13 @@
 #!/usr/bin/env bash
 # A Kafka broker for the tests, one node, KRaft.
 #   kafka.sh install           installs what is missing, into the user's cache
-#   kafka.sh start DIR [PORT]  starts it, with the data and the port that DIR knows; prints its
+#   kafka.sh start DIR [PORT [FILE]]
+#                              starts it, with the data and the port that DIR knows; prints its
 #                              variable. With PORT it has a second address, in kafka-proxied.port:
 #                              who connects there is told that the broker is at PORT, where a proxy
-#                              listens
+#                              listens. With FILE, which holds more settings, it has the listeners
+#                              TLS and LOGIN (TLS and SASL) too, in kafka-tls.port and
+#                              kafka-login.port
 #   kafka.sh stop DIR          ends it
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -24,6 +27,13 @@ settings() {
 		listeners=$listeners,PROXIED://127.0.0.1:$(port_of "$dir" kafka-proxied)
 		advertised=$advertised,PROXIED://127.0.0.1:$proxy
 		protocols=$protocols,PROXIED:PLAINTEXT
+	fi
+	if [ -n "$more" ]; then
+		local secure
+		secure=TLS://127.0.0.1:$(port_of "$dir" kafka-tls),LOGIN://127.0.0.1:$(port_of "$dir" kafka-login)
+		listeners=$listeners,$secure
+		advertised=$advertised,$secure
+		protocols=$protocols,TLS:SSL,LOGIN:SASL_SSL
 	fi
 	cat <<-X
 		process.roles=broker,controller
@@ -59,6 +69,7 @@ settings() {
 		broker.session.timeout.ms=2000
 		broker.heartbeat.interval.ms=500
 	X
+	if [ -n "$more" ]; then cat "$more"; fi
 }
 
 case $verb in
@@ -70,6 +81,7 @@ start)
 	port=$(port_of "$dir" kafka)
 	controller=$(port_of "$dir" kafka-controller)
 	proxy=${3:-}
+	more=${4:-}
 	settings >"$dir/kafka.properties"
 	if [ ! -s "$dir/kafka/data/meta.properties" ]; then
 		id=$(head -c 16 /dev/urandom | base64 | tr +/ -_ | cut -c 1-22)
@@ -85,6 +97,6 @@ stop)
 	end "${dir:?a folder is needed}/kafka.pid"
 	;;
 *)
-	fail "usage: kafka.sh install | start DIR [PORT] | stop DIR"
+	fail "usage: kafka.sh install | start DIR [PORT [FILE]] | stop DIR"
 	;;
 esac
