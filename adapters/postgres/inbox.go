@@ -246,9 +246,9 @@ func (b *BatchInbox[T]) settle(ctx context.Context, src ackwise.Source, ds []*ac
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), b.o.SettleTimeout)
 	defer cancel()
-	for j, r := range src.Settle(ctx, acks) {
-		if r.Err != nil {
-			results[at[j]] = fmt.Errorf("ack %.80q, whose effect is made: %w", ds[at[j]].ID, r.Err)
+	for j, err := range settleAll(ctx, src, acks) {
+		if err != nil {
+			results[at[j]] = fmt.Errorf("ack %.80q, whose effect is made: %w", ds[at[j]].ID, err)
 		}
 	}
 }

@@ -100,7 +100,7 @@ func TestInboxRollsBackWithItsHandler(t *testing.T) {
 	if err := h.Handle(t.Context(), delivery("a", "x")); err != nil || b.total(t) != 1 {
 		t.Errorf("after its failure: %v, total %d", err, b.total(t))
 	}
-	src.err = errors.New("the source is away")
+	src.err = fmt.Errorf("the source is away: %w", ackwise.ErrClosed)
 	if err := h.Handle(t.Context(), delivery("b", "x")); !errors.Is(err, src.err) {
 		t.Errorf("an ack that fails: %v, want the source's error: nil would say it is settled", err)
 	}
