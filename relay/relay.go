@@ -99,7 +99,7 @@ var (
 func (r *relay) publishAll(ctx context.Context, ds []*ackwise.Delivery) []error {
 	msgs, errs := make([]ackwise.Message, len(ds)), make([]error, len(ds))
 	for i, d := range ds {
-		msgs[i], errs[i] = r.message(d)
+		errs[i] = r.message(&msgs[i], d)
 	}
 	stuck := map[string]bool{} // keys with a failure
 	for done := 0; done < len(ds); {
@@ -128,7 +128,7 @@ func (r *relay) publishAll(ctx context.Context, ds []*ackwise.Delivery) []error 
 
 // together returns how many of the first may stand in one batch: none whose errs is set.
 func (r *relay) together(msgs []ackwise.Message, errs []error, stuck map[string]bool) int {
-	seen := map[string]bool{}
+	seen := map[string]bool{} // where one batch may hold one message of a key
 	for n := range msgs {
 		key := msgs[n].Key
 		full := r.f.MaxBatch > 0 && n >= r.f.MaxBatch
@@ -154,9 +154,9 @@ func (r *relay) publish(ctx context.Context, msgs []ackwise.Message, errs []erro
 	}
 }
 
-// message is what is published of a delivery. The delivery itself stays as it is.
-func (r *relay) message(d *ackwise.Delivery) (ackwise.Message, error) {
-	m := d.Message
+// message makes m what is published of a delivery. The delivery itself stays as it is.
+func (r *relay) message(m *ackwise.Message, d *ackwise.Delivery) error {
+	*m = d.Message
 	if r.o.Redrive {
 		m.Headers = redriven(d)
 	}
@@ -164,11 +164,11 @@ func (r *relay) message(d *ackwise.Delivery) (ackwise.Message, error) {
 		m.Headers = append(without(m.Headers, ackwise.HeaderEpoch), ackwise.Header{
 			Name: ackwise.HeaderEpoch, Value: []byte(strconv.Itoa(d.Epoch))})
 	}
-	err := r.o.Transform.apply(&m)
+	err := r.o.Transform.apply(m)
 	if r.o.Topic != "" {
 		m.Topic = r.o.Topic
 	}
-	return m, err
+	return err
 }
 
 // outcome is what the class of a result means for the delivery.
