@@ -1,10 +1,10 @@
 package main
 
 import (
-	"bufio"
 	"bytes"
 	"context"
 	"encoding/json"
+	"fmt"
 	"io"
 	"net/http"
 	"os"
@@ -18,33 +18,61 @@ import (
 	"time"
 )
 
-// member is one `ackwise run` process.
+// member is one process of a fleet.
 type member struct {
 	*exec.Cmd
 	t       *testing.T
 	f       *fleet
 	name    string
 	log     string // the file of its standard error
-	address string
+	address string // of its metrics; "" = it has none
 
-	killed, frozen bool
-	// seen is what its metrics said when it was last asked.
-	seen map[series]int
+	killed bool
+	seen   map[series]int   // what its metrics said when it was last asked
+	files  map[string]*book // what its records said so far, by pipeline
 }
 
 // series is one time series of a member's metrics.
 type series struct{ name, pipeline, label string }
 
-// fleet is the processes of a group.
+// fleet is the processes of a group: of `ackwise run`, or consumers of this binary.
 type fleet struct {
 	t      *testing.T
 	cfg    scaleConfig
-	binary string
+	binary string // of the command; "" = this binary's consumers
 	file   string // of pipelines
 	pipes  []string
 	held   int // what a member holds in a pipeline, at most
-	faults int // that may have hidden so many hand-outs from the metrics
 	all    []*member
+	faults []scaleFault
+}
+
+// scaleFault is what was done to a member.
+type scaleFault struct {
+	kind   string // killed, frozen, added or stopped
+	member string
+	from   int64 // of the machine's clock
+	to     int64 // of a frozen one, when it was woken
+}
+
+// fault notes a fault, and returns what notes its end.
+func (f *fleet) fault(kind string, m *member) (over func()) {
+	at := len(f.faults)
+	now := func() int64 { return time.Now().UnixNano() }
+	f.faults = append(f.faults, scaleFault{kind: kind, member: m.name, from: now()})
+	return func() { f.faults[at].to = now() }
+}
+
+// hidden is how many hand-outs may be in nobody's books: those of a member that was killed or
+// frozen between the note in the journal and its own.
+func (f *fleet) hidden() int {
+	n := 0
+	for _, one := range f.faults {
+		if one.kind == "killed" || one.kind == "frozen" {
+			n += f.held
+		}
+	}
+	return n
 }
 
 // add starts one more member.
@@ -57,8 +85,12 @@ func (f *fleet) add(name string) *member {
 		f.t.Fatal(err)
 	}
 	m := &member{t: f.t, f: f, name: name, log: filepath.Join(c.Dir, name+".log"),
-		Cmd: exec.CommandContext(context.WithoutCancel(f.t.Context()), f.binary, "run",
-			"--listen", "127.0.0.1:0", f.file)}
+		files: map[string]*book{}}
+	ctx := context.WithoutCancel(f.t.Context())
+	if m.Cmd = exec.CommandContext(ctx, f.binary, "run", "--listen", "127.0.0.1:0",
+		f.file); f.binary == "" {
+		m.Cmd = exec.CommandContext(ctx, os.Args[0])
+	}
 	m.Env = append(os.Environ(), scaleEnv+"="+string(text))
 	log, err := os.Create(m.log)
 	if err != nil {
@@ -78,7 +110,10 @@ func (f *fleet) add(name string) *member {
 			f.t.Logf("%s: %v\nit said:\n%s", m.name, m.seen, tailOf(m.log, 4000))
 		}
 	})
-	f.wait(name+" listens", func() bool {
+	f.wait(name+" has started", func() bool {
+		if f.binary == "" {
+			return m.count(f.pipes[0], "start") > 0
+		}
 		at := regexp.MustCompile(`msg=listening address=(\S+)`).FindStringSubmatch(content(m.log))
 		if at != nil {
 			m.address = at[1]
@@ -93,25 +128,45 @@ func tailOf(path string, n int) string {
 	return text[max(0, len(text)-n):]
 }
 
-// wait waits for a condition, with bounds for busy machines.
+// wait waits for a condition, and ends the test where it does not come.
 func (f *fleet) wait(what string, holds func() bool) {
 	f.t.Helper()
-	limit := time.NewTimer(time.Minute)
+	if !f.comes(what, holds) {
+		f.t.FailNow()
+	}
+}
+
+// comes waits for a condition, with bounds for busy machines.
+func (f *fleet) comes(what string, holds func() bool) bool {
+	f.t.Helper()
+	ok := f.within(time.Minute, holds)
+	if !ok {
+		f.t.Errorf("waited in vain: %s", what)
+	}
+	return ok
+}
+
+// within waits for a condition, so long at most.
+func (f *fleet) within(most time.Duration, holds func() bool) bool {
+	f.t.Helper()
+	limit := time.NewTimer(most)
 	defer limit.Stop()
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
 	for !holds() {
 		for _, m := range f.all {
-			if m.ProcessState == nil && strings.Contains(content(m.log), "\nackwise: ") {
-				f.t.Fatalf("%s has ended while the test waits: %s", m.name, what)
+			if m.ProcessState == nil && strings.Contains("\n"+content(m.log), "\nackwise: ") {
+				f.t.Errorf("%s has failed while the test waits", m.name)
+				return false
 			}
 		}
 		select {
 		case <-tick.C:
 		case <-limit.C:
-			f.t.Fatalf("waited in vain: %s", what)
+			return false
 		}
 	}
+	return true
 }
 
 // get asks a member for a page.
@@ -159,57 +214,90 @@ func (m *member) look() bool {
 	return true
 }
 
+// book is what was read of the records of a member's pipeline.
+type book struct {
+	end int64 // of what was read of the file
+	all []record
+	// open are tokens: of what was begun and has not ended, true; of what has ended, false.
+	open     map[string]bool
+	inFlight int            // how many are open
+	counts   map[string]int // by kind; of given and begin also by kind and cause
+}
+
 // records reads what a member's handler of a pipeline has seen.
-func (m *member) records(pipeline string) []record {
-	text, err := os.ReadFile(recordsOf(m.f.cfg.Dir, pipeline, m.name))
+func (m *member) records(pipeline string) *book {
+	b := m.files[pipeline]
+	if b == nil {
+		b = &book{open: map[string]bool{}, counts: map[string]int{}}
+		m.files[pipeline] = b
+	}
+	f, err := os.Open(recordsOf(m.f.cfg.Dir, pipeline, m.name))
 	if err != nil {
-		return nil // it has not begun
+		return b // it has not begun
 	}
-	var all []record
-	in := bufio.NewScanner(bytes.NewReader(text))
-	for in.Scan() {
+	defer func() { _ = f.Close() }()
+	text, err := io.ReadAll(io.NewSectionReader(f, b.end, 1<<40))
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	text = text[:bytes.LastIndexByte(text, '\n')+1] // the rest is just being written
+	b.end += int64(len(text))
+	for line := range bytes.Lines(text) {
 		var r record
-		if err := json.Unmarshal(in.Bytes(), &r); err != nil {
-			if !m.killed && !m.frozen {
-				continue // it is just being written
-			}
-			m.t.Fatalf("the records of %s: %v in %s", m.name, err, in.Text())
+		if err := json.Unmarshal(line, &r); err != nil {
+			m.t.Fatalf("the records of %s: %v in %s", m.name, err, line)
 		}
-		all = append(all, r)
+		b.add(r)
 	}
-	return all
+	return b
+}
+
+func (b *book) add(r record) {
+	b.all = append(b.all, r)
+	b.counts[r.What]++
+	switch r.What {
+	case "begin":
+		if _, over := b.open[r.Token]; !over { // what is lost as it begins may have ended before
+			b.open[r.Token] = true
+			b.inFlight++
+		}
+		b.counts["begin "+r.Cause]++
+	case "given":
+		b.counts["given "+r.Cause]++
+	case "settled", "lost", "unsure":
+		if b.open[r.Token] {
+			b.inFlight--
+		}
+		b.open[r.Token] = false
+	}
 }
 
 // count counts the records of a kind.
-func (m *member) count(pipeline, what string) int {
-	n := 0
-	for _, r := range m.records(pipeline) {
-		if r.What == what {
-			n++
-		}
-	}
-	return n
-}
+func (m *member) count(pipeline, what string) int { return m.records(pipeline).counts[what] }
 
 // inFlight is how many deliveries a member's handler has got whose settlement has not returned.
-func (m *member) inFlight(pipeline string) int {
-	open := map[string]bool{}
-	for _, r := range m.records(pipeline) {
-		switch r.What {
-		case "begin":
-			open[r.Token] = true
-		case "settled", "lost":
-			delete(open, r.Token)
-		}
+func (m *member) inFlight(pipeline string) int { return m.records(pipeline).inFlight }
+
+// working is how many deliveries a member's handler has got and not answered: nobody can have
+// settled them.
+func (m *member) working(pipeline string) int {
+	c := m.records(pipeline).counts
+	return c["begin"] - c["done"] - c["again"] - c["failed"]
+}
+
+// handOuts is how many hand-outs of a cause a member had when it was last asked.
+func (m *member) handOuts(pipeline, cause string) int {
+	if m.f.binary == "" {
+		return m.count(pipeline, "given "+cause)
 	}
-	return len(open)
+	return m.seen[series{"deliveries_total", pipeline, cause}]
 }
 
 // signal sends a signal to a member and to its handlers, as if their machine were stopped.
 func (m *member) signal(sig syscall.Signal) {
 	_ = m.Process.Signal(sig)
 	for _, pipe := range m.f.pipes {
-		for _, r := range m.records(pipe) {
+		for _, r := range m.records(pipe).all {
 			if r.What == "start" && syscall.Kill(r.Pid, 0) == nil {
 				_ = syscall.Kill(r.Pid, sig)
 			}
@@ -222,7 +310,7 @@ func (m *member) busy() {
 	m.t.Helper()
 	m.f.wait(m.name+" is at work", func() bool {
 		for _, pipe := range m.f.pipes {
-			if m.inFlight(pipe) < 1 {
+			if m.working(pipe) < 1 {
 				return false
 			}
 		}
@@ -230,22 +318,45 @@ func (m *member) busy() {
 	})
 }
 
+// catch stops a member, and its handlers, with a delivery at a handler in each pipeline, and says
+// how many there are.
+func (m *member) catch() map[string]int {
+	m.t.Helper()
+	for range 100 {
+		m.busy()
+		m.look()
+		m.signal(syscall.SIGSTOP)
+		m.f.wait(m.name+" stands still", func() bool {
+			stat := content(fmt.Sprintf("/proc/%d/stat", m.Process.Pid))
+			return strings.HasPrefix(stat[strings.LastIndexByte(stat, ')')+1:], " T")
+		})
+		held, idle := map[string]int{}, false
+		for _, pipe := range m.f.pipes {
+			held[pipe] = m.working(pipe)
+			idle = idle || held[pipe] == 0
+		}
+		if !idle {
+			return held
+		}
+		m.signal(syscall.SIGCONT)
+	}
+	m.t.Fatalf("%s was never stopped with deliveries in flight", m.name)
+	return nil
+}
+
 // kill ends a member that has deliveries in flight, and says how many.
 func (m *member) kill() map[string]int {
 	m.t.Helper()
-	m.busy()
-	m.look()
+	m.f.fault("killed", m)
+	held := m.catch()
 	m.killed = true
 	if err := m.Process.Kill(); err != nil {
 		m.t.Fatal(err)
 	}
+	m.signal(syscall.SIGCONT) // the handlers that it leaves behind
 	_ = m.Wait()
-	if !m.ProcessState.Sys().(syscall.WaitStatus).Signaled() {
+	if m.ProcessState.Sys().(syscall.WaitStatus).Signal() != syscall.SIGKILL {
 		m.t.Errorf("%s had ended before it was killed", m.name)
-	}
-	held := map[string]int{}
-	for _, pipe := range m.f.pipes {
-		held[pipe] = m.inFlight(pipe)
 	}
 	return held
 }
@@ -254,6 +365,7 @@ func (m *member) kill() map[string]int {
 func (m *member) stop() time.Duration {
 	m.t.Helper()
 	began := time.Now()
+	m.f.fault("stopped", m)
 	if err := m.Process.Signal(syscall.SIGTERM); err != nil {
 		m.t.Fatal(err)
 	}
