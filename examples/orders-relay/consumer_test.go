@@ -312,7 +312,7 @@ func (c *consumer) sequence(ctx context.Context) error {
 	exact.Guarantee = deliver.ExactlyOnce
 	exact.NoDeadLetters = false // the engine keeps its own
 	run(func() error { return order.Run(ctx) })
-	run(func() error { return deliver.Run(ctx, board, sorted{queue.Transact(c.leg), c}, exact) })
+	run(func() error { return deliver.Run(ctx, board, queue.Transact(c.leg), exact) })
 	run(func() error { return deliver.Run(ctx, src, ackwise.HandlerFunc(c.intake), loop(c.Kind)) })
 	wg.Wait()
 	return errors.Join(<-ends, <-ends, <-ends, src.Close(), board.Close())
@@ -366,26 +366,8 @@ func (l *legs) add(flight string, seq int64) {
 	l.Chain = fmt.Sprintf("%x", sum[:])
 }
 
-// sorted notes what was applied.
-type sorted struct {
-	ackwise.Transactional
-	c *consumer
-}
-
-// Handle implements ackwise.Handler.
-func (s sorted) Handle(ctx context.Context, d *ackwise.Delivery) error {
-	var o order
-	err := json.Unmarshal(d.Body, &o)
-	if err == nil {
-		err = s.Transactional.Handle(ctx, d)
-	}
-	if err == nil {
-		s.c.write("did", o.Flight)
-	}
-	return err
-}
-
-// leg applies a leg. Its effect and its ack are one record: neither is made twice.
+// leg applies a leg. Its effect and its ack are one record: neither is made twice. It is noted
+// before that record is written: what a kill after it left without a note would never come again.
 func (c *consumer) leg(ctx context.Context, tx *queue.Tx, d *ackwise.Delivery) error {
 	var o order
 	if err := json.Unmarshal(d.Body, &o); err != nil {
@@ -407,6 +389,7 @@ func (c *consumer) leg(ctx context.Context, tx *queue.Tx, d *ackwise.Delivery) e
 		return err
 	}
 	tx.Put(tableLegs, o.ID, text)
+	c.write("did", o.Flight)
 	c.maybeKill()
 	return nil
 }

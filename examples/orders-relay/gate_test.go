@@ -237,6 +237,13 @@ func (g *gate) heard(f fate) bool {
 	return slices.ContainsFunc(g.log, func(p *passage) bool { return p.fate == f })
 }
 
+// quiet reports whether nothing was published for so long.
+func (g *gate) quiet(d time.Duration) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return len(g.open) == 0 && (len(g.log) == 0 || time.Since(g.log[len(g.log)-1].at) > d)
+}
+
 // passages are the requests that published, by flow ID.
 func (g *gate) passages() map[string]*passage {
 	g.mu.Lock()

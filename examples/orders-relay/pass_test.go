@@ -178,7 +178,7 @@ func (p *pass) startAll(t *testing.T) {
 }
 
 // more lets some more changes be written, so that all systems have work.
-func (p *pass) more() { p.writer.allow(len(p.flights)/25 + 1) }
+func (p *pass) more() { p.writer.allow(len(p.flights)/30 + 1) }
 
 // makes reports whether this pass makes a fault. The whole run makes each in both passes; the
 // sample in one of them, so that it takes half of the time.
@@ -323,20 +323,19 @@ func (p *pass) targetFails(t *testing.T) {
 	p.note(t, scripted())
 }
 
+// letters waits for dead letters.
+func (p *pass) letters(t *testing.T, what string, ok func(n int) bool) {
+	t.Helper()
+	servers.Until(t, what, patience, func() bool { return ok(p.dead.letters(t.Context())) })
+}
+
 // outage is Nakadi refusing everything until letters are in the queue, whose server is killed and
-// frozen meanwhile; and the requeue job killed.
+// frozen meanwhile; and the requeue job killed. Then Nakadi stores what it calls failed, so that
+// letters are copies.
 func (p *pass) outage(t *testing.T) {
 	t.Helper()
 	send := action("SendMessage")
-	letters := func(n int) {
-		servers.Until(t, "dead letters", patience, func() bool {
-			return p.dead.letters(t.Context()) >= n
-		})
-	}
-	p.nakadi.inject(t, fake.Fault{Kind: fake.Partial, Store: true})
-	p.more()
-	letters(5)
-	p.nakadi.call(t, http.MethodDelete, "/admin/faults", nil, nil)
+	p.quiet(t)
 	p.nakadi.inject(t, fake.Fault{Kind: fake.Status, Code: 503})
 	p.more()
 	p.strike(t, p.toElastic, send, fault{"ElasticMQ", "killed"}, func() {
@@ -345,9 +344,30 @@ func (p *pass) outage(t *testing.T) {
 	})
 	p.freeze(t, p.toElastic, send, fault{"ElasticMQ", "frozen"})
 	p.more()
-	letters(25)
+	p.letters(t, "dead letters", func(n int) bool { return n >= 25 })
 	p.note(t, fault{"Nakadi", "503 until letters are dead"})
 	p.overtake(t)
+	p.letters(t, "the letters are requeued", func(n int) bool { return n == 0 })
+	p.nakadi.inject(t, fake.Fault{Kind: fake.Partial, Store: true})
+	p.more()
+	p.letters(t, "dead letters of what is stored", func(n int) bool { return n >= 5 })
+	p.nakadi.call(t, http.MethodDelete, "/admin/faults", nil, nil)
+}
+
+// long is more than all changes take.
+func (p *pass) long() time.Duration {
+	return patience + time.Duration(len(p.flights))*100*time.Millisecond
+}
+
+// quiet waits until the relay has nothing in hand. What an earlier fault made it send again may be
+// at Nakadi already: the letters of an outage are to be the first copies that Nakadi gets.
+func (p *pass) quiet(t *testing.T) {
+	t.Helper()
+	there := p.traces[kindUpsert]
+	servers.Until(t, "the relay has nothing in hand", p.long(), func() bool {
+		there.read(t)
+		return p.writer.waits() && len(there.did) == p.writer.done() && p.toNakadi.quiet(2*time.Second)
+	})
 }
 
 // overtake lets newer changes pass while the requeue job has the letters, which is how the order is
@@ -359,7 +379,7 @@ func (p *pass) overtake(t *testing.T) {
 	p.nakadi.call(t, http.MethodDelete, "/admin/faults", nil, nil)
 	p.await(t, f, tr)
 	p.job.signal(syscall.SIGSTOP)
-	newer := min(len(p.flights)/6, 300)
+	newer := len(p.flights) / 10
 	size := p.nakadi.size(t)
 	p.writer.allow(newer)
 	servers.Until(t, "newer changes pass", patience, func() bool {
@@ -387,10 +407,9 @@ func (p *pass) fanOutFails(t *testing.T) {
 func (p *pass) settle(t *testing.T) {
 	t.Helper()
 	n := len(p.flights)
-	long := patience + time.Duration(n)*100*time.Millisecond
-	servers.Until(t, "all is written", long, func() bool { return p.writer.done() == n })
+	servers.Until(t, "all is written", p.long(), func() bool { return p.writer.done() == n })
 	for kind, tr := range p.traces {
-		servers.Until(t, "all effects of "+kind, long, func() bool {
+		servers.Until(t, "all effects of "+kind, p.long(), func() bool {
 			tr.read(t)
 			return len(tr.did) >= n
 		})

@@ -76,6 +76,13 @@ func (w *writer) done() int {
 	return w.written
 }
 
+// waits reports whether all is written that may be.
+func (w *writer) waits() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.written == w.allowed
+}
+
 func (w *writer) lane(ctx context.Context, lane int) {
 	for i := range w.flights {
 		o := orderOf(&w.flights[i])
