@@ -116,7 +116,7 @@ func (r *relay) publishAll(ctx context.Context, ds []*ackwise.Delivery) []error 
 			continue
 		}
 		end := done + r.together(msgs[done:], errs[done:], stuck)
-		r.publish(ctx, msgs[done:end], errs[done:end])
+		r.publish(ctx, msgs[done:end:end], errs[done:end])
 		for ; done < end; done++ {
 			if errs[done] != nil {
 				stuck[msgs[done].Key] = true

@@ -8,7 +8,7 @@ import (
 // pauseGrace is how long a full partition keeps the others from being read, before the client is
 // told to fetch those alone. To be told costs: what the client has fetched of the partition is
 // thrown away and fetched again. Most full partitions have room again much sooner.
-const pauseGrace = 250 * time.Millisecond
+const pauseGrace = 50 * time.Millisecond
 
 // Pause stops or resumes the records of a partition.
 func (g *group) Pause(name string, paused bool) {
@@ -77,6 +77,7 @@ func (g *group) overfull(now time.Time) (pause map[string][]int32, until time.Ti
 	room := false
 	for _, p := range g.parts {
 		switch {
+		case p.leaving: // nothing of it is taken in, nor waited for
 		case p.full.IsZero():
 			room = true
 		case !p.paused:

@@ -39,3 +39,19 @@ func TestAFullPartition(t *testing.T) {
 		t.Errorf("the client knows it, and is told again %v, waits %v", pause, wait)
 	}
 }
+
+// TestALeavingPartitionHoldsNobodyUp: the source pauses a partition that was revoked; the others
+// are read all the same.
+func TestALeavingPartitionHoldsNobodyUp(t *testing.T) {
+	g, one := bare(t)
+	two := g.newPart("t", 1)
+	g.admit([]*part{two}, []logsource.Change{{Kind: logsource.Assigned, Partition: two.name}})
+	g.told(t, logsource.Assigned)
+	g.told(t)
+	g.leave(map[string][]int32{"t": {0}}, time.Now().Add(time.Minute))
+	g.told(t, logsource.Revoked)
+	g.Pause(one.name, true) // as the source does
+	if _, until, wait := g.overfull(time.Now()); wait {
+		t.Errorf("the partition that stays is not read until %s", until)
+	}
+}

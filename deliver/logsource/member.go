@@ -63,7 +63,11 @@ func (c *member) apply(ch *Change, now time.Time) error {
 		}
 		c.epochs++
 		p, err := newPartition(ch, c.epochs, &c.opts)
-		p.exact = c.exact
+		if p.exact = c.exact; !p.exact { // what the last owner left takes room already
+			n := p.snapshot(0, false, now)
+			data, size := n.encode(c.opts.NoteBytes)
+			p.measure(n, data, size)
+		}
 		c.parts = append(c.parts, p)
 		c.observe("assigned", p.name, now, nil)
 		if err != nil {
@@ -370,7 +374,7 @@ func (c *member) pauses(now time.Time) (pause, resume []string) {
 			if !p.leaving {
 				c.observe("paused", p.name, now, nil)
 			}
-		case p.paused && !p.leaving && p.window() <= messages*3/4 && p.bytes <= bytes/4*3:
+		case p.paused && !p.leaving && p.window() <= messages*7/8 && p.bytes <= bytes/8*7:
 			p.paused = false
 			resume = append(resume, p.name)
 			c.observe("resumed", p.name, now, nil)

@@ -170,7 +170,7 @@ var errNote = errors.New("not a note of this version")
 // first, then entries; blind then covers it, so that it is delivered again, with a cause that says
 // that nobody knows. It also returns how many of the bytes are the entries'.
 func (n *note) encode(limit int) (data []byte, entryBytes int) {
-	if !n.exact && len(n.window)+len(n.entries)+len(n.spans) >= manyParts {
+	if !n.exact && n.parts() >= manyParts {
 		// Most likely it is shorter so, and less work.
 		if data, entryBytes, cut := n.encodeDense(limit, 0); data != nil && !cut {
 			return data, entryBytes
@@ -207,8 +207,21 @@ func (n *note) encode(limit int) (data []byte, entryBytes int) {
 	return withCheck(data), len(entries)
 }
 
-// manyParts is from how many messages or spans on a note is tried as dense first.
+// manyParts is from how many entries and spans on a note is tried as dense first.
 const manyParts = 64
+
+// parts returns how many entries and spans there are, or would be.
+func (n *note) parts() int {
+	parts, before := len(n.entries)+len(n.spans), slotFresh
+	for i := range n.window {
+		state := n.window[i].state
+		if state == slotOut || state == slotNoted || state == slotSettled && before != slotSettled {
+			parts++
+		}
+		before = state
+	}
+	return parts
+}
 
 // head begins a note.
 func (n *note) head(limit int, more byte, blind ackwise.Position) []byte {

@@ -345,7 +345,7 @@ func (p *partition) measure(n *note, data []byte, entryBytes int) {
 	case p.exact:
 		p.noteSize, p.loose, p.noteFar = len(data), 0, ""
 	case data[2]&flagDense != 0: // what it would take otherwise
-		p.noteSize = min(p.opts.NoteBytes, entries*p.cost(p.lastRead))
+		p.noteSize = min(p.opts.NoteBytes, entryBytes+(entries-p.loose)*p.cost(p.lastRead))
 	}
 }
 

@@ -98,9 +98,10 @@ func (s *Source) transacted(acks []ack, writes []write, err error) {
 // held returns the hand-outs that tokens name, if all are still this member's.
 func (c *member) held(tokens []ackwise.LeaseToken) ([]ack, error) {
 	acks := make([]ack, 0, len(tokens))
-	for i, text := range tokens {
+	for _, text := range tokens {
 		t, ok := decodeToken(text)
-		if !ok || t.owner != c.opts.Owner || slices.Contains(tokens[:i], text) {
+		same := func(a ack) bool { return a.token == t } // whatever its text
+		if !ok || t.owner != c.opts.Owner || slices.ContainsFunc(acks, same) {
 			return nil, ackwise.ErrBadToken
 		}
 		p := c.byEpoch(t.epoch)
