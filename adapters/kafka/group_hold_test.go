@@ -16,11 +16,15 @@ import (
 func TestWhatEndsAHold(t *testing.T) {
 	first := map[string][]int32{"t": {0}}
 	for name, end := range map[string]func(g *group){
-		"room":      func(g *group) { g.Pause("t/0", false) },
-		"revoked":   func(g *group) { g.leave(first, time.Now()) },
-		"dropped":   func(g *group) { g.drop(first, true) },
-		"admission": func(g *group) { g.enter(context.Background()); g.exit() },
-		"failed":    func(g *group) { g.fail(errors.New("it is over")) },
+		"room":    func(g *group) { g.Pause("t/0", false) },
+		"revoked": func(g *group) { g.leave(first, time.Now()) },
+		"dropped": func(g *group) { g.drop(first, true) },
+		"admission": func(g *group) {
+			if g.enter(context.Background()) == nil {
+				g.exit()
+			}
+		},
+		"failed": func(g *group) { g.fail(errors.New("it is over")) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			g, _ := bare(t)
