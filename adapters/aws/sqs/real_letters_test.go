@@ -113,7 +113,11 @@ func TestRealMoves(t *testing.T) {
 		t.Errorf("got %+v", d.Message)
 	}
 	mustSettle(t, other, ackwise.OutcomeAck, 0, d)
-	list, err := ListMoves(t.Context(), dlq.o.Queue)
+	var list []Move
+	servers.Until(t, "the task is over", time.Minute, func() bool { // after its last message is there
+		list, err = ListMoves(t.Context(), dlq.o.Queue)
+		return err != nil || len(list) != 1 || list[0].Status != "RUNNING"
+	})
 	if err != nil || len(list) != 1 || list[0].To != other.q.arn {
 		t.Errorf("the tasks are %+v, %v", list, err)
 	}
