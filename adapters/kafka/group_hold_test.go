@@ -20,7 +20,7 @@ func TestWhatEndsAHold(t *testing.T) {
 		"revoked": func(g *group) { g.leave(first, time.Now()) },
 		"dropped": func(g *group) { g.drop(first, true) },
 		"admission": func(g *group) {
-			if g.enter(context.Background()) == nil {
+			if g.enter(t.Context()) == nil {
 				g.exit()
 			}
 		},
