@@ -24,7 +24,7 @@ func settleAll(ctx context.Context, src ackwise.Source, list []ackwise.Settlemen
 	for i := range list {
 		left[i] = i
 	}
-	for pause := settleFirst; ; pause = min(2*pause, settleCap) {
+	for delay := settleFirst; ; delay = min(2*delay, settleCap) {
 		batch := make([]ackwise.Settlement, len(left))
 		for k, i := range left {
 			batch[k] = list[i]
@@ -42,7 +42,7 @@ func settleAll(ctx context.Context, src ackwise.Source, list []ackwise.Settlemen
 				again = append(again, i)
 			}
 		}
-		if left = again; len(left) == 0 || !wait(ctx, pause) {
+		if left = again; len(left) == 0 || !pause(ctx, delay) {
 			return errs
 		}
 	}
@@ -57,16 +57,4 @@ func mayPass(err error) bool {
 		}
 	}
 	return true
-}
-
-// wait pauses, and reports whether ctx has not ended meanwhile.
-func wait(ctx context.Context, d time.Duration) bool {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-		return false
-	case <-t.C:
-		return true
-	}
 }
