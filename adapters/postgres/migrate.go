@@ -141,10 +141,13 @@ func newer(have, want int) error {
 		Hint: "Use a newer ackwise, the one that migrated this database or a later one."}
 }
 
-// version returns the database's version, 0 where it has no table of migrations.
+// version returns the database's version, 0 where it has no table of migrations. It reads pg_class
+// and does not ask to_regclass: a session remembers that a table was not there, and within a
+// transaction it forgets that only when it locks a table, which an advisory lock is not.
 func version(ctx context.Context, c pg.Conn) (have int, err error) {
 	var there bool
-	_, err = pg.One(ctx, c, []any{&there}, `SELECT to_regclass('ackwise_migrations') IS NOT NULL`)
+	_, err = pg.One(ctx, c, []any{&there}, `SELECT EXISTS (SELECT FROM pg_class
+		WHERE relname = 'ackwise_migrations' AND pg_table_is_visible(oid))`)
 	if err != nil || !there {
 		return 0, err
 	}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"net/url"
 	"reflect"
 	"strconv"
 	"strings"
@@ -746,6 +747,65 @@ func TestMigrate(t *testing.T) {
 		!strings.Contains(err.Error(), "ackwise_position is missing") {
 		t.Errorf("tables that lack something: %v, want them named", err)
 	}
+}
+
+// TestMigrateAfterOther: a session that had looked for the tables before, and then waited for the
+// lock of another who made them, finds them.
+func TestMigrateAfterOther(t *testing.T) {
+	server, ctx := pgtest.Database(t, address(t)), t.Context()
+	other, pool := pgtest.Connect(t, server), pgtest.Connect(t, oneSession(t, server))
+	var version *postgres.VersionError
+	if err := postgres.Check(ctx, postgres.PGX(pool)); !errors.As(err, &version) {
+		t.Fatalf("an empty database: %v, want a *VersionError", err)
+	}
+	tx, err := other.Begin(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	exec := func(query string) {
+		t.Helper()
+		if _, err := tx.Exec(ctx, query); err != nil {
+			t.Fatal(err)
+		}
+	}
+	exec("SELECT pg_advisory_xact_lock(hashtextextended(current_schema() || ' ackwise migrate', 0))")
+	type result struct {
+		applied []postgres.Migration
+		err     error
+	}
+	done := make(chan result, 1)
+	go func() {
+		applied, err := postgres.Migrate(ctx, postgres.PGX(pool), false)
+		done <- result{applied, err}
+	}()
+	pgtest.Until(t, "the second waits for the lock", func() (waits bool) {
+		err := tx.QueryRow(ctx, `SELECT EXISTS (SELECT FROM pg_stat_activity
+			WHERE pg_backend_pid() = ANY (pg_blocking_pids(pid)))`).Scan(&waits)
+		return err == nil && waits
+	})
+	for _, m := range postgres.Migrations() {
+		exec(m.SQL)
+	}
+	if err := tx.Commit(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if got := <-done; got.err != nil || len(got.applied) != 0 {
+		t.Errorf("the second applied %d migrations, %v; want 0: they were there",
+			len(got.applied), got.err)
+	}
+}
+
+// oneSession is an address whose pool has one session only.
+func oneSession(t *testing.T, address string) string {
+	t.Helper()
+	u, err := url.Parse(address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	query := u.Query()
+	query.Set("pool_max_conns", "1")
+	u.RawQuery = query.Encode()
+	return u.String()
 }
 
 // TestMigrationsByHand: what a dry run prints can be run as it is.
