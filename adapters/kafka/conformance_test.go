@@ -26,7 +26,7 @@ func TestMain(m *testing.M) {
 	}
 	var all []adaptertest.Harness
 	for _, mode := range modes {
-		all = append(all, fakeHarness(mode), realHarness(nil, mode))
+		all = append(all, fakeHarness(mode), harness(mode, realLease))
 	}
 	os.Exit(adaptertest.Main(m, all...))
 }

@@ -27,13 +27,16 @@ func TestRealConformance(t *testing.T) {
 	}
 }
 
+// realLease is how long the real broker lets a record of a share group be.
+const realLease = 5 * time.Second
+
 // realHarness has a broker of its own for the checks that disturb it, one after the other, and the
 // shared one for the others.
-func realHarness(parent *testing.T, mode string) adaptertest.Harness {
-	h := harness(mode, 5*time.Second)
-	var own sync.Mutex // held by the check that has the broker below
-	var server *servers.Server
-	var proxy *servers.Proxy
+func realHarness(t *testing.T, mode string) adaptertest.Harness {
+	t.Helper()
+	h := harness(mode, realLease)
+	server, proxy := servers.StartBehindProxy(t, "kafka")
+	var own sync.Mutex // held by the check that has it
 	h.New = func(t *testing.T) *adaptertest.Bed {
 		name := t.Name()[strings.LastIndex(t.Name(), "/"):]
 		if !strings.Contains(name, "broker") && !strings.Contains(name, "cut") {
@@ -41,9 +44,6 @@ func realHarness(parent *testing.T, mode string) adaptertest.Harness {
 		}
 		own.Lock()
 		t.Cleanup(own.Unlock)
-		if server == nil {
-			server, proxy = servers.StartBehindProxy(parent, "kafka")
-		}
 		b := bed(t, mode, proxy.Address, &adaptertest.Bed{Server: server, Proxy: proxy})
 		direct := strings.Replace(b.Source, proxy.Address, server.Address, 1)
 		t.Cleanup(func() { nothingStuck(t, mode, direct) }) // once no member is left

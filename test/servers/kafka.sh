@@ -84,9 +84,10 @@ start)
 	more=${4:-}
 	settings >"$dir/kafka.properties"
 	if [ ! -s "$dir/kafka/data/meta.properties" ]; then
-		id=$(head -c 16 /dev/urandom | base64 | tr +/ -_ | cut -c 1-22)
+		# Never a dash in front: it would be taken for an option.
+		id=A$(head -c 16 /dev/urandom | base64 | tr +/ -_ | cut -c 2-22)
 		"${run[@]}" kafka.tools.StorageTool format -t "$id" -c "$dir/kafka.properties" \
-			>>"$dir/kafka.log" 2>&1 || fail "formatting Kafka's folder failed; see $dir/kafka.log"
+			>>"$dir/kafka.log" 2>&1 || fail "format Kafka's folder: $(tail -n 3 "$dir/kafka.log")"
 	fi
 	"${run[@]}" kafka.Kafka "$dir/kafka.properties" </dev/null >>"$dir/kafka.log" 2>&1 &
 	echo $! >"$dir/kafka.pid"
