@@ -30,6 +30,7 @@ import (
 
 	"github.com/ackwise/ackwise"
 	"github.com/ackwise/ackwise/internal/lockfile"
+	"github.com/ackwise/ackwise/internal/pause"
 	"github.com/ackwise/ackwise/queue"
 )
 
@@ -182,7 +183,7 @@ func (c *Client) run() {
 // is wrong at the first time is Open's to tell; later, nobody may be asking.
 func (c *Client) connect(again bool) *link {
 	said := ""
-	for pause := firstPause; ; pause = min(2*pause, lastPause) {
+	for delay := firstPause; ; delay = min(2*delay, lastPause) {
 		l, err := c.tryConnect()
 		switch {
 		case err == nil:
@@ -196,9 +197,9 @@ func (c *Client) connect(again bool) *link {
 				said = text
 			}
 			c.set(nil, err)
-			pause = faultPause
+			delay = faultPause
 		}
-		if !sleep(c.ctx, pause) {
+		if !pause.For(c.ctx, delay) {
 			return nil
 		}
 	}
@@ -312,17 +313,5 @@ func (c *Client) current(ctx context.Context) (target, error) {
 		case <-timer.C:
 			return target{}, c.noAnswer()
 		}
-	}
-}
-
-// sleep waits for d; false = ctx ended first.
-func sleep(ctx context.Context, d time.Duration) bool {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return true
-	case <-ctx.Done():
-		return false
 	}
 }

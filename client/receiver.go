@@ -10,6 +10,7 @@ import (
 
 	"github.com/ackwise/ackwise"
 	"github.com/ackwise/ackwise/client/wire"
+	"github.com/ackwise/ackwise/internal/pause"
 	"github.com/ackwise/ackwise/queue"
 )
 
@@ -106,7 +107,7 @@ func (r *Receiver) leave() {
 // run keeps the session open at whoever owns the directory.
 func (r *Receiver) run() {
 	wasOpen := false
-	pause := firstPause
+	delay := firstPause
 	for r.ctx.Err() == nil {
 		t, err := r.c.current(r.ctx)
 		if err == nil {
@@ -117,10 +118,10 @@ func (r *Receiver) run() {
 			}
 		}
 		if err == nil {
-			wasOpen, pause = true, firstPause
+			wasOpen, delay = true, firstPause
 		}
-		sleep(r.ctx, pause)
-		pause = min(2*pause, lastPause)
+		pause.For(r.ctx, delay)
+		delay = min(2*delay, lastPause)
 	}
 }
 

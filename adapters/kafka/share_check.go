@@ -14,6 +14,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/ackwise/ackwise"
+	"github.com/ackwise/ackwise/internal/pause"
 )
 
 // Settings of a share group that decide what it sees.
@@ -43,7 +44,7 @@ func prepareShare(ctx context.Context, cl *kgo.Client, adm *kadm.Client, o *Sour
 		}
 	}
 	got, err := describeGroup(ctx, cl, o.Group)
-	for err == nil && o.Create && compareGroup(o, got, want) != nil && pause(ctx, prepareAgain) {
+	for err == nil && o.Create && compareGroup(o, got, want) != nil && pause.For(ctx, prepareAgain) {
 		got, err = describeGroup(ctx, cl, o.Group) // what was just set is seen a moment later
 	}
 	hidden := errors.Is(err, kerr.GroupAuthorizationFailed) ||

@@ -13,6 +13,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kerr"
 
 	"github.com/ackwise/ackwise"
+	"github.com/ackwise/ackwise/internal/pause"
 )
 
 // hosts is where the brokers are, for an error.
@@ -33,7 +34,7 @@ func prepareTopic(ctx context.Context, adm *kadm.Client, o *SinkOptions) (limit 
 		return 0, explain(err, o.Topic)
 	}
 	conf, err := topicConfig(ctx, adm, o.Topic)
-	for o.Create && errors.Is(err, kerr.UnknownTopicOrPartition) && pause(ctx, prepareAgain) {
+	for o.Create && errors.Is(err, kerr.UnknownTopicOrPartition) && pause.For(ctx, prepareAgain) {
 		conf, err = topicConfig(ctx, adm, o.Topic) // what was just made is seen a moment later
 	}
 	if o.DeadLetters && !o.AllowExpiry {

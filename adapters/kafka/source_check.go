@@ -19,6 +19,7 @@ import (
 	"github.com/ackwise/ackwise"
 	"github.com/ackwise/ackwise/deliver/logsource"
 	"github.com/ackwise/ackwise/internal/nearest"
+	"github.com/ackwise/ackwise/internal/pause"
 )
 
 // openTimeout bounds the checks at start where the caller's context does not.
@@ -43,7 +44,7 @@ func prepare(ctx context.Context, o *SourceOptions, opts []kgo.Opt) error {
 	for {
 		err := prepareWith(ctx, cl, adm, o)
 		// A cluster that is new or was just restarted has no coordinators for a moment.
-		if err == nil || !kerr.IsRetriable(err) || !pause(ctx, prepareAgain) {
+		if err == nil || !kerr.IsRetriable(err) || !pause.For(ctx, prepareAgain) {
 			return explainSource(err, o)
 		}
 	}
@@ -51,18 +52,6 @@ func prepare(ctx context.Context, o *SourceOptions, opts []kgo.Opt) error {
 
 // prepareAgain is the pause after an answer that may be another one soon.
 const prepareAgain = 100 * time.Millisecond
-
-// pause waits, and reports whether ctx goes on.
-func pause(ctx context.Context, d time.Duration) bool {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return true
-	case <-ctx.Done():
-		return false
-	}
-}
 
 func prepareWith(ctx context.Context, cl *kgo.Client, adm *kadm.Client, o *SourceOptions) error {
 	if err := checkProtocol(ctx, adm, o); err != nil {

@@ -13,6 +13,7 @@ import (
 	"github.com/ackwise/ackwise"
 	"github.com/ackwise/ackwise/adapters/postgres/internal/pg"
 	"github.com/ackwise/ackwise/idempotency"
+	"github.com/ackwise/ackwise/internal/pause"
 )
 
 // maxTries bounds how often a transaction is made that the database gives up for another's sake.
@@ -91,7 +92,7 @@ func (b *BatchInbox[T]) transact(ctx context.Context, ds []*ackwise.Delivery) (
 			break
 		}
 		// Those that were in each other's way do not come back at once, nor together.
-		if !pause(ctx, rand.N(min(minPause<<try, maxPause))) {
+		if !pause.For(ctx, rand.N(min(minPause<<try, maxPause))) {
 			break
 		}
 	}

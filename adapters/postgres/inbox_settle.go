@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/ackwise/ackwise"
+	"github.com/ackwise/ackwise/internal/pause"
 )
 
 // Pauses between the attempts to settle.
@@ -42,7 +43,7 @@ func settleAll(ctx context.Context, src ackwise.Source, list []ackwise.Settlemen
 				again = append(again, i)
 			}
 		}
-		if left = again; len(left) == 0 || !pause(ctx, delay) {
+		if left = again; len(left) == 0 || !pause.For(ctx, delay) {
 			return errs
 		}
 	}

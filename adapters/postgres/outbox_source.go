@@ -10,6 +10,7 @@ import (
 
 	"github.com/ackwise/ackwise"
 	"github.com/ackwise/ackwise/adapters/postgres/internal/pg"
+	"github.com/ackwise/ackwise/internal/pause"
 )
 
 // OutboxSourceOptions configure an OutboxSource. Name has to be set; the other fields have
@@ -152,7 +153,7 @@ func (s *OutboxSource) follow(ctx context.Context, session pg.Session) {
 			}
 			_ = session.Close() // it has ended, or is to end
 		}
-		if !pause(ctx, delay) {
+		if !pause.For(ctx, delay) {
 			return
 		}
 		delay = min(2*delay, maxReconnect)
@@ -170,7 +171,7 @@ func (s *OutboxSource) listen(ctx context.Context, session pg.Session) error {
 	for {
 		err := session.Wait(ctx)
 		if errors.Is(err, errors.ErrUnsupported) {
-			if !pause(ctx, s.o.Poll) {
+			if !pause.For(ctx, s.o.Poll) {
 				return context.Cause(ctx)
 			}
 			_, err = session.Exec(ctx, "SELECT 1") // does it live?
@@ -179,18 +180,6 @@ func (s *OutboxSource) listen(ctx context.Context, session pg.Session) error {
 			return err
 		}
 		s.rouse()
-	}
-}
-
-// pause waits, and reports whether ctx goes on.
-func pause(ctx context.Context, d time.Duration) bool {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return true
-	case <-ctx.Done():
-		return false
 	}
 }
 

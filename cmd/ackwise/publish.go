@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/ackwise/ackwise"
+	"github.com/ackwise/ackwise/internal/pause"
 	"github.com/ackwise/ackwise/internal/process"
 )
 
@@ -244,7 +245,7 @@ const (
 
 // send publishes until every message is accepted or refused for ever.
 func (p *lineSender) send(ctx context.Context, msgs []numbered) error {
-	pause, stuck := pauseMin, time.Time{}
+	delay, stuck := pauseMin, time.Time{}
 	defer p.waiting.Store(false)
 	for len(msgs) > 0 {
 		left, err := p.try(ctx, msgs)
@@ -253,7 +254,7 @@ func (p *lineSender) send(ctx context.Context, msgs []numbered) error {
 		}
 		p.next = left.msgs[0].line
 		if len(left.msgs) < len(msgs) {
-			pause, stuck = pauseMin, time.Time{}
+			delay, stuck = pauseMin, time.Time{}
 		} else if stuck.IsZero() {
 			stuck = p.a.now()
 		}
@@ -264,10 +265,10 @@ func (p *lineSender) send(ctx context.Context, msgs []numbered) error {
 		if err := p.stuckFor(ctx, left, stuck); err != nil {
 			return err
 		}
-		if !wait(ctx, max(pause, left.after)) {
+		if !pause.For(ctx, max(delay, left.after)) {
 			return ctx.Err()
 		}
-		pause = min(2*pause, pauseMax)
+		delay = min(2*delay, pauseMax)
 	}
 	return nil
 }
@@ -359,16 +360,4 @@ func (p *lineSender) refused(line int, err error) error {
 		return fmt.Errorf("publish line %d: %w", line, err)
 	}
 	return p.bad(line, err)
-}
-
-// wait waits for d and reports whether ctx still lasts.
-func wait(ctx context.Context, d time.Duration) bool {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return true
-	case <-ctx.Done():
-		return false
-	}
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/ackwise/ackwise/internal/pause"
 	"github.com/ackwise/ackwise/queue"
 )
 
@@ -206,7 +207,7 @@ func (ch *change) applyAll(a *app, f queue.DeadFilter, out *changed) error {
 	}
 	shown := a.progress(func() string { return fmt.Sprintf("%s (at %s)", ch.word, ch.rate) })
 	defer shown.stop()
-	chunk, pause := ch.rate.chunks()
+	chunk, delay := ch.rate.chunks()
 	for {
 		f.Max = chunk
 		n, err := ch.apply(a.ctx, f)
@@ -214,7 +215,7 @@ func (ch *change) applyAll(a *app, f queue.DeadFilter, out *changed) error {
 		if err != nil || n == 0 || out.Changed >= out.Chosen {
 			return err
 		}
-		if pause > 0 && !wait(a.ctx, pause) {
+		if !pause.For(a.ctx, delay) {
 			return a.ctx.Err()
 		}
 	}

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/ackwise/ackwise"
+	"github.com/ackwise/ackwise/internal/pause"
 	"github.com/ackwise/ackwise/ordering"
 	"github.com/ackwise/ackwise/queue"
 )
@@ -54,7 +55,7 @@ func (s *session) round(ctx context.Context, ds []*ackwise.Delivery, keys []stri
 	s.putOff(full)
 	if len(parts) == 0 {
 		if len(full) > 0 {
-			pause(ctx, fullWait)
+			pause.For(ctx, fullWait)
 		}
 		return false, nil
 	}
@@ -345,7 +346,7 @@ func (s *session) withoutHolds(ctx context.Context, parts []part) error {
 	s.mu.Unlock()
 	s.putOff(off)
 	if len(rest) == 0 {
-		pause(ctx, fullWait)
+		pause.For(ctx, fullWait)
 		return nil
 	}
 	return s.commit(ctx, rest)
@@ -426,7 +427,7 @@ func (s *session) send(ctx context.Context, c queue.Commit, holds bool) ([]ackwi
 			if s.drain.waiting = false; err != nil {
 				return nil, err
 			}
-			if !pause(ctx, wait) {
+			if !pause.For(ctx, wait) {
 				return nil, context.Cause(ctx)
 			}
 			c.Settle = s.extend(s.source, c.Settle)
@@ -459,18 +460,6 @@ func (s *session) extend(from ackwise.Source, ss []ackwise.Settlement) []ackwise
 		}
 	}
 	return ours
-}
-
-// pause waits; false = ctx has ended.
-func pause(ctx context.Context, d time.Duration) bool {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return true
-	case <-ctx.Done():
-		return false
-	}
 }
 
 // note keeps something to tell when it is durable.

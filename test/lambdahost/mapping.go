@@ -115,13 +115,3 @@ func text(f map[string]json.RawMessage) string {
 func event(records []json.RawMessage) ([]byte, error) {
 	return json.Marshal(map[string]any{"Records": records})
 }
-
-// pause waits, or until ctx ends.
-func pause(ctx context.Context, d time.Duration) {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-	case <-ctx.Done():
-	}
-}

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"sync"
 	"time"
+
+	"github.com/ackwise/ackwise/internal/pause"
 )
 
 // QueueMessage is one received message of a queue.
@@ -62,7 +64,7 @@ func (m Mapping) poll(ctx context.Context, q Queue) error {
 		}
 		batch = append(batch, got...)
 		if len(batch) == 0 {
-			pause(ctx, m.Pause)
+			pause.For(ctx, m.Pause)
 			return nil
 		}
 		if time.Since(began) >= m.Window || ctx.Err() != nil {
@@ -80,7 +82,7 @@ func (m Mapping) poll(ctx context.Context, q Queue) error {
 	body, err := m.Invoke(ctx, e)
 	v := m.judge(body, err, ids)
 	if v.whole {
-		pause(ctx, m.Pause)
+		pause.For(ctx, m.Pause)
 		return nil
 	}
 	done := make([]QueueMessage, 0, len(batch))
@@ -119,6 +121,6 @@ func (a Async) Push(ctx context.Context, event []byte) (int, error) {
 		if err == nil || n == len(waits) || ctx.Err() != nil {
 			return n + 1, err
 		}
-		pause(ctx, waits[n])
+		pause.For(ctx, waits[n])
 	}
 }

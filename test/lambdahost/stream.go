@@ -8,6 +8,8 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"github.com/ackwise/ackwise/internal/pause"
 )
 
 // Shard is a shard of a stream.
@@ -52,7 +54,7 @@ func (m Mapping) RunStream(ctx context.Context, s Shards) error {
 			begun[sh.ID] = true
 			wg.Go(func() { p.shard(ctx, sh.ID) })
 		}
-		pause(ctx, m.Pause)
+		pause.For(ctx, m.Pause)
 	}
 	return nil
 }
@@ -93,7 +95,7 @@ func (p *stream) shard(ctx context.Context, id string) {
 			break
 		}
 		if len(records) == 0 { // an error passes, or the test's time is over
-			pause(ctx, p.m.Pause)
+			pause.For(ctx, p.m.Pause)
 		}
 	}
 	for _, l := range lanes {
@@ -176,7 +178,7 @@ func (p *stream) deliver(ctx context.Context, shard string, batch []Record) {
 			todo = todo[1:]
 			continue
 		}
-		pause(ctx, p.m.Pause)
+		pause.For(ctx, p.m.Pause)
 	}
 }
 

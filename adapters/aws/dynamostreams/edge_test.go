@@ -10,6 +10,7 @@ import (
 
 	"github.com/ackwise/ackwise"
 	"github.com/ackwise/ackwise/deliver/logsource"
+	"github.com/ackwise/ackwise/internal/pause"
 )
 
 // polled wants one change of a kind from the log.
@@ -49,19 +50,19 @@ func TestAShardThatMovesIsNotDone(t *testing.T) {
 		}
 		id := polled(t, l, 10, logsource.Assigned).Partition
 		first := polled(t, l, 1, logsource.Records).Records[0].Position
-		sleep(t.Context(), time.Second)
+		pause.For(t.Context(), time.Second)
 		synctest.Wait() // its reader has read all of it
 		if err := l.rows.ask(t.Context(), rowOf(t, l, id), "another"); err != nil {
 			t.Fatal(err)
 		}
-		sleep(t.Context(), l.o.Lease)
+		pause.For(t.Context(), l.o.Lease)
 		polled(t, l, 10, logsource.Revoked)
 		marks := []logsource.Mark{{Partition: id, Position: first}}
 		if err := l.Commit(t.Context(), marks)[0]; err != nil {
 			t.Fatal(err)
 		}
 		l.Release(id)
-		sleep(t.Context(), l.o.Lease/2)
+		pause.For(t.Context(), l.o.Lease/2)
 		synctest.Wait()
 		if r := rowOf(t, l, id); r.done || r.position != first || r.owner != "another" {
 			t.Errorf("done %v, position %s, owner %s: two changes are not settled", r.done,
@@ -85,7 +86,7 @@ func TestAnOldStayIsNotTheNewOne(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		sleep(t.Context(), time.Second)
+		pause.For(t.Context(), time.Second)
 		synctest.Wait() // the lease is taken, and Poll has not told it
 		id := f.shards[0].id
 		old := logsource.Mark{Partition: id, Position: "0211"}
@@ -223,7 +224,7 @@ func TestAListThatIsBehind(t *testing.T) {
 		j := open(t, f, func(o *SourceOptions) { o.OnTrimmed = TrimmedSkip })
 		defer j.close(t)
 		j.get(t, 1)
-		sleep(t.Context(), time.Second)
+		pause.For(t.Context(), time.Second)
 		f.mu.Lock()
 		f.hidden = 1 // what rolls now is not listed, its child is
 		f.mu.Unlock()
@@ -258,9 +259,9 @@ func TestAShardThatIsNotFoundYet(t *testing.T) {
 			o.List, o.OnTrimmed = time.Hour, TrimmedSkip
 		})
 		defer second.close(t)
-		sleep(t.Context(), time.Second)
+		pause.For(t.Context(), time.Second)
 		f.roll(0)
-		sleep(t.Context(), time.Minute) // the first one has found the child
+		pause.For(t.Context(), time.Minute) // the first one has found the child
 		id := f.put("a", "2")
 		f.mu.Lock()
 		left := 1
@@ -324,14 +325,14 @@ func TestLag(t *testing.T) {
 			!oldest.IsZero() && !oldest.Equal(time.Now()) {
 			t.Errorf("a lag of %v, %v before anything was read", oldest, err)
 		}
-		sleep(t.Context(), time.Minute)
+		pause.For(t.Context(), time.Minute)
 		if got := lag(); got > 2*time.Second {
 			t.Errorf("a lag of %s with nothing to do", got)
 		}
 		f.put("a", "1")
-		sleep(t.Context(), 10*time.Second)
+		pause.For(t.Context(), 10*time.Second)
 		f.put("b", "2")
-		sleep(t.Context(), 10*time.Second)
+		pause.For(t.Context(), 10*time.Second)
 		if got := lag(); got != 20*time.Second {
 			t.Errorf("a lag of %s, want 20 s", got)
 		}

@@ -15,6 +15,7 @@ import (
 
 	"github.com/ackwise/ackwise/adapters/aws/internal/awsconn"
 	"github.com/ackwise/ackwise/deliver/logsource"
+	"github.com/ackwise/ackwise/internal/pause"
 )
 
 // Parts of a lease: how often its owner speaks, and how often a member looks at all leases.
@@ -229,7 +230,7 @@ func (l *stream) disabled(ctx context.Context) {
 
 // beat says for each lease, again and again, that its owner lives, until ctx ends.
 func (l *stream) beat(ctx context.Context) {
-	for sleep(ctx, l.o.Lease/beatsPerLease) {
+	for pause.For(ctx, l.o.Lease/beatsPerLease) {
 		hs := l.current(time.Now())
 		each(len(hs), func(i int) { l.beatOne(ctx, hs[i]) })
 	}
@@ -238,7 +239,7 @@ func (l *stream) beat(ctx context.Context) {
 // watch drops the leases of which nothing could be said for too long, until ctx ends: others may
 // have them. It makes no calls, so that none can keep it.
 func (l *stream) watch(ctx context.Context) {
-	for sleep(ctx, l.o.Lease/beatsPerLease/2) {
+	for pause.For(ctx, l.o.Lease/beatsPerLease/2) {
 		l.current(time.Now())
 	}
 }
@@ -280,7 +281,7 @@ func (l *stream) beatOne(ctx context.Context, h *held) {
 
 // alarm tells of shards whose oldest unsettled change has become old, until ctx ends.
 func (l *stream) alarm(ctx context.Context) {
-	for sleep(ctx, min(problemEvery, l.o.MaxAge)) {
+	for pause.For(ctx, min(problemEvery, l.o.MaxAge)) {
 		for _, a := range l.old(time.Now()) {
 			l.tell("age", a.Shard, a)
 		}

@@ -11,6 +11,7 @@ import (
 
 	"github.com/ackwise/ackwise"
 	"github.com/ackwise/ackwise/deliver/logsource"
+	"github.com/ackwise/ackwise/internal/pause"
 )
 
 // joined is a source on a fake, and what it has observed.
@@ -212,7 +213,7 @@ func unseenShard(t *testing.T, with func(*SourceOptions), skip bool) {
 	j := open(t, f, nil)
 	j.get(t, 1)
 	f.roll(0)
-	sleep(t.Context(), time.Minute) // the first one is done, and its child known
+	pause.For(t.Context(), time.Minute) // the first one is done, and its child known
 	j.close(t)
 	f.roll(0)
 	f.put("a", "gone")
@@ -279,10 +280,10 @@ func TestExpiredIterators(t *testing.T) {
 		var want []string
 		want = append(want, "event-"+strings.TrimLeft(digits(f.shards[0].records[0].sequence), "0"))
 		for range 6 {
-			sleep(t.Context(), 2*time.Second) // read one by one, up to the window
+			pause.For(t.Context(), 2*time.Second) // read one by one, up to the window
 			want = append(want, f.put("a", "x"))
 		}
-		sleep(t.Context(), 20*time.Minute)
+		pause.For(t.Context(), 20*time.Minute)
 		if got := j.get(t, 7); strings.Join(got, " ") != strings.Join(want, " ") {
 			t.Errorf("got %q, want %q", got, want)
 		}
@@ -329,7 +330,7 @@ func TestNewest(t *testing.T) {
 		}
 		f.roll(0)
 		f.put("a", "old")
-		sleep(t.Context(), 10*time.Minute)
+		pause.For(t.Context(), 10*time.Minute)
 		db, streams := clients(&wire{f: f})
 		o := options(newBook())
 		newest(&o)
@@ -347,7 +348,7 @@ func TestNewest(t *testing.T) {
 		for _, key := range []string{"a", "b", "c", "d"} {
 			want[f.put(key, "new")] = true
 		}
-		sleep(t.Context(), 10*time.Minute)
+		pause.For(t.Context(), 10*time.Minute)
 		j := open(t, f, newest)
 		defer j.close(t)
 		for _, id := range j.get(t, len(want)) {
@@ -373,11 +374,11 @@ func TestAgeAlarm(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		sleep(t.Context(), 19*time.Minute)
+		pause.For(t.Context(), 19*time.Minute)
 		if told := j.has("age"); len(told) > 0 {
 			t.Errorf("told early: %v", told)
 		}
-		sleep(t.Context(), 3*time.Minute)
+		pause.For(t.Context(), 3*time.Minute)
 		var age *AgeError
 		if told := j.has("age"); len(told) == 0 || !errors.As(told[0].Err, &age) ||
 			age.Shard != f.shards[0].id {
@@ -385,7 +386,7 @@ func TestAgeAlarm(t *testing.T) {
 		}
 		j.Settle(t.Context(), []ackwise.Settlement{{Token: ds[0].Token}})
 		told := len(j.has("age"))
-		sleep(t.Context(), 10*time.Minute)
+		pause.For(t.Context(), 10*time.Minute)
 		if len(j.has("age")) > told {
 			t.Error("told of a change that is settled")
 		}
@@ -398,7 +399,7 @@ func TestALateWriteIsRefused(t *testing.T) {
 		f := newFake(1)
 		j := open(t, f, nil)
 		defer j.close(t)
-		sleep(t.Context(), time.Minute)
+		pause.For(t.Context(), time.Minute)
 		j.stream.mu.Lock()
 		h := j.stream.order[0]
 		w := mark{shard: h.row.shard, me: j.stream.me, fence: h.row.fence}
@@ -454,7 +455,7 @@ func TestAReaderBeginsOnceItsShardIsKnown(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		sleep(t.Context(), time.Second)
+		pause.For(t.Context(), time.Second)
 		synctest.Wait() // it waits
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		defer cancel()

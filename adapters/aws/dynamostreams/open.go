@@ -21,6 +21,7 @@ import (
 	"github.com/ackwise/ackwise"
 	"github.com/ackwise/ackwise/adapters/aws/internal/awsconn"
 	"github.com/ackwise/ackwise/deliver/logsource"
+	"github.com/ackwise/ackwise/internal/pause"
 )
 
 // newestMargin is how far this machine's clock may be ahead of DynamoDB's when a group begins with
@@ -308,7 +309,7 @@ func (l *stream) await(ctx context.Context, table string,
 		if err != nil || so(t) {
 			return t, err
 		}
-		if !sleep(ctx, 500*time.Millisecond) {
+		if !pause.For(ctx, 500*time.Millisecond) {
 			return nil, fmt.Errorf("wait for table %s: %w", table, context.Cause(ctx))
 		}
 	}

@@ -14,6 +14,7 @@ import (
 	"github.com/ackwise/ackwise/adapters/aws/internal/awsconn"
 	"github.com/ackwise/ackwise/adapters/aws/internal/change"
 	"github.com/ackwise/ackwise/deliver/logsource"
+	"github.com/ackwise/ackwise/internal/pause"
 )
 
 // Pauses of a reader.
@@ -60,24 +61,9 @@ func (r *reader) run(ctx context.Context) {
 			r.failing = time.Time{}
 			r.l.fine("read " + r.h.row.shard)
 		}
-		if !sleep(ctx, r.pause) {
+		if !pause.For(ctx, r.pause) {
 			return
 		}
-	}
-}
-
-// sleep reports whether the time is over before ctx is.
-func sleep(ctx context.Context, d time.Duration) bool {
-	if d <= 0 {
-		return ctx.Err() == nil
-	}
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-		return false
-	case <-t.C:
-		return true
 	}
 }
 

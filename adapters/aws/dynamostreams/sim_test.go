@@ -20,6 +20,7 @@ import (
 	"github.com/ackwise/ackwise"
 	"github.com/ackwise/ackwise/adapters/aws/internal/change"
 	"github.com/ackwise/ackwise/deliver/logsource"
+	"github.com/ackwise/ackwise/internal/pause"
 )
 
 // handed is one hand-out, as the client saw it.
@@ -197,7 +198,7 @@ func (m *member) work(ctx context.Context, b *book, takes time.Duration) {
 	for ctx.Err() == nil {
 		ds, err := m.source.Receive(ctx, 8)
 		if err != nil {
-			if !sleep(ctx, time.Second) {
+			if !pause.For(ctx, time.Second) {
 				return
 			}
 			continue
@@ -222,7 +223,7 @@ func (m *member) handle(ctx context.Context, b *book, run []*ackwise.Delivery,
 		}
 		if outcome == ackwise.OutcomeAck {
 			b.took(d, m.name)
-			sleep(ctx, takes+time.Duration(rand.N(int64(takes)+1)))
+			pause.For(ctx, takes+time.Duration(rand.N(int64(takes)+1)))
 			if m.wire.isDead() {
 				return
 			}
@@ -262,7 +263,7 @@ func (m *member) settle(ctx context.Context, b *book, d *ackwise.Delivery,
 			b.acked[d.ID] = true // perhaps: it was carried out, or comes again
 			b.mu.Unlock()
 		}
-		if res.Err == nil || errors.Is(res.Err, ackwise.ErrLeaseLost) || !sleep(ctx, time.Second) {
+		if res.Err == nil || errors.Is(res.Err, ackwise.ErrLeaseLost) || !pause.For(ctx, time.Second) {
 			return
 		}
 	}
@@ -288,7 +289,7 @@ func settled(t *testing.T, b *book) {
 		if b.left() == 0 {
 			return
 		}
-		sleep(t.Context(), 500*time.Millisecond)
+		pause.For(t.Context(), 500*time.Millisecond)
 	}
 	t.Errorf("%d changes are not acked after ten minutes", b.left())
 }
@@ -305,7 +306,7 @@ func produce(t *testing.T, f *fake, b *book, n int, r *rand.Rand) {
 		case 17:
 			f.roll(r.IntN(8))
 		}
-		sleep(t.Context(), time.Duration(r.IntN(1000))*time.Millisecond)
+		pause.For(t.Context(), time.Duration(r.IntN(1000))*time.Millisecond)
 	}
 }
 
@@ -519,7 +520,7 @@ func TestAnUnsettledShardIsNotDone(t *testing.T) {
 		for i := range 20 {
 			f.put(fmt.Sprint("key-", i), "of a child")
 		}
-		sleep(t.Context(), time.Minute)
+		pause.For(t.Context(), time.Minute)
 		two := open(t, f, nil)
 		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
 		defer cancel()

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/ackwise/ackwise"
+	"github.com/ackwise/ackwise/internal/pause"
 )
 
 // holdReceive makes the answer of the next poll wait until the test lets it go.
@@ -22,7 +23,7 @@ func (f *fake) holdReceive(t *testing.T) (release func()) {
 func (f *fake) handedOut(t *testing.T, name string, times int) {
 	t.Helper()
 	for f.stored(name)[0].receives < times {
-		if !pause(t.Context(), time.Millisecond) {
+		if !pause.For(t.Context(), time.Millisecond) {
 			t.Fatal("the test is over")
 		}
 	}

@@ -12,6 +12,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/sqs/types"
 
 	"github.com/ackwise/ackwise"
+	"github.com/ackwise/ackwise/internal/pause"
 )
 
 // op is one entry of a call to the service.
@@ -247,21 +248,9 @@ func (s *source) persist(ctx context.Context, ops []*op) {
 				rest = append(rest, o)
 			}
 		}
-		if ops = rest; len(ops) == 0 || try == settleTries || !pause(ctx, settlePause<<try) {
+		if ops = rest; len(ops) == 0 || try == settleTries || !pause.For(ctx, settlePause<<try) {
 			return
 		}
-	}
-}
-
-// pause waits, and reports whether ctx has not ended.
-func pause(ctx context.Context, d time.Duration) bool {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-		return false
-	case <-t.C:
-		return true
 	}
 }
 

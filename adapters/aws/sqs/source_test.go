@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/ackwise/ackwise"
+	"github.com/ackwise/ackwise/internal/pause"
 )
 
 // credentials lets the tests sign: neither the fake nor the stand-ins look at who does.
@@ -243,7 +244,7 @@ func TestCancelledReceiveStrandsNothing(t *testing.T) {
 		done <- err
 	}()
 	for f.count("ReceiveMessage") == 0 {
-		pause(t.Context(), time.Millisecond)
+		pause.For(t.Context(), time.Millisecond)
 	}
 	cancel()
 	if err := <-done; !errors.Is(err, context.Canceled) {
@@ -251,7 +252,7 @@ func TestCancelledReceiveStrandsNothing(t *testing.T) {
 	}
 	publish(t, snk, ackwise.Message{ID: "1"}) // the poll is still there and gets it
 	for f.stored("q")[0].receives == 0 {
-		pause(t.Context(), time.Millisecond)
+		pause.For(t.Context(), time.Millisecond)
 	}
 	if d := take(t, src, 1)[0]; d.ID != "1" || d.Attempt != 1 {
 		t.Errorf("got %s, attempt %d", d.ID, d.Attempt)
@@ -489,7 +490,7 @@ func contextThatEnds(t *testing.T, there func() bool) (context.Context, func()) 
 	go func() {
 		defer close(done)
 		for ctx.Err() == nil && !there() {
-			pause(ctx, 5*time.Millisecond)
+			pause.For(ctx, 5*time.Millisecond)
 		}
 		cancel()
 	}()
