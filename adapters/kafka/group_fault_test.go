@@ -17,6 +17,7 @@ import (
 
 	"github.com/ackwise/ackwise"
 	"github.com/ackwise/ackwise/adapters/kafka"
+	"github.com/ackwise/ackwise/internal/pause"
 )
 
 // leave takes a member out of the group, as an operator can.
@@ -163,6 +164,24 @@ func TestCommitRefused(t *testing.T) {
 				t.Errorf("refused %d times", fired)
 			}
 		})
+	}
+}
+
+// TestCloseWaitsForTheGroup: a group that is slow to answer is told of the end all the same, so
+// that nobody waits for the session of the member.
+func TestCloseWaitsForTheGroup(t *testing.T) {
+	p := fakePlace(t, 1, "classic")
+	p.put(t, 0, 0, 1)
+	s := open(t, p.url(""))
+	ack(t, s, receive(t, s, 1)...)
+	var fired atomic.Int32
+	p.fake.ControlKey(int16(kmsg.LeaveGroup), func(kmsg.Request) (kmsg.Response, error, bool) {
+		fired.Add(1)
+		p.fake.SleepControl(func() { pause.For(t.Context(), time.Second) })
+		return nil, nil, false
+	})
+	if err := s.Close(); err != nil || fired.Load() != 1 {
+		t.Errorf("close: %v; %d were told to leave", err, fired.Load())
 	}
 }
 

@@ -79,8 +79,9 @@ const (
 	maxDrainMargin   = 5 * time.Second
 	// notesBytes in base64 are 4096, the default of offset.metadata.max.bytes.
 	noteBytes = 3072
-	// leaveTimeout bounds how long Close waits until the group was told.
-	leaveTimeout = 700 * time.Millisecond
+	// leaveTimeout bounds how long Close waits until the group was told. A group that was not waits
+	// for the session to end, which is longer.
+	leaveTimeout = 5 * time.Second
 	// fetchWait is how long a broker holds an empty answer back; Close may wait for one.
 	fetchWait = 500 * time.Millisecond
 )

@@ -88,7 +88,7 @@ func TestLostHandlersMayRunOn(t *testing.T) {
 func TestSettledAfterTheLastNote(t *testing.T) {
 	c := hand(t, Options{Owner: 1})
 	cl := c.take(1, time.Time{})[0]
-	c.revoke(cl.p, time.Time{})
+	c.revoke(cl.p, time.Time{}, time.Time{})
 	_, writes := c.marks(time.Time{})
 	s := ackwise.Settlement{Token: cl.m.handed.delivery.Token}
 	if r, _ := c.settle(&s, time.Time{}); r.Err != nil {

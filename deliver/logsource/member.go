@@ -75,7 +75,7 @@ func (c *member) apply(ch *Change, now time.Time) error {
 		}
 	case Revoked:
 		if p != nil {
-			c.revoke(p, ch.Deadline)
+			c.revoke(p, ch.Deadline, ch.Deadline)
 			c.observe("revoked", p.name, now, nil)
 		}
 	case Lost:
@@ -95,9 +95,10 @@ func (c *member) dirty() bool {
 	return slices.ContainsFunc(c.parts, func(p *partition) bool { return p.version != p.written })
 }
 
-// revoke stops hand-outs of a partition; what is in flight may end until the deadline.
-func (c *member) revoke(p *partition, deadline time.Time) {
-	p.leaving, p.deadline = true, deadline
+// revoke stops hand-outs of a partition; what is in flight may end until the deadline. A last write
+// that fails is repeated until giveUp.
+func (c *member) revoke(p *partition, deadline, giveUp time.Time) {
+	p.leaving, p.deadline, p.giveUp = true, deadline, giveUp
 	for m := range p.tracker.all {
 		if m.state == held {
 			m.handed.delivery.MarkRevoked()
@@ -344,7 +345,7 @@ func (c *member) wrote(w *write, err error, fenced bool, now time.Time) (release
 	case err != nil:
 		c.observe("commit-failed", p.name, now, err)
 		// The next owner will take what is open here for lost: nothing better can be had.
-		release = w.final && !now.Before(p.deadline)
+		release = w.final && !now.Before(p.giveUp)
 	default:
 		p.written, p.soleNoted, p.ceiling = w.version, w.sole, w.ceiling
 		release = w.final

@@ -110,11 +110,12 @@ type partition struct {
 	soleNoted bool   // the last note says that its entry in flight is its owner's only one
 	ceiling   ackwise.Position
 
-	paused   bool // as told to the Log
-	stuck    bool // reported, and still so
-	lost     bool // nothing of it can be written any more
-	leaving  bool // revoked
-	deadline time.Time
+	paused   bool      // as told to the Log
+	stuck    bool      // reported, and still so
+	lost     bool      // nothing of it can be written any more
+	leaving  bool      // revoked
+	deadline time.Time // what is in flight then has ended for us
+	giveUp   time.Time // not before then is it let go unwritten
 }
 
 func newPartition(c *Change, epoch uint64, opts *Options) (*partition, error) {

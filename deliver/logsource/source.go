@@ -35,6 +35,8 @@ type Source struct {
 	retryAt time.Time     // not before then is a failed write repeated; zero = none failed
 	pollErr error         // what the last Poll said
 	closed  bool
+	// unwritten is what was not written since closed, and why.
+	unwritten map[*partition]error
 }
 
 // New makes a Source of a Log. The source owns the log and closes it. It begins to poll at once.
@@ -45,7 +47,8 @@ func New(log Log, o Options) (*Source, error) {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	s := &Source{log: log, opts: o, cancel: cancel, kick: make(chan struct{}, 1),
-		writing: make(chan struct{}, 1), member: newMember(o), changed: make(chan struct{})}
+		writing: make(chan struct{}, 1), member: newMember(o), changed: make(chan struct{}),
+		unwritten: map[*partition]error{}}
 	s.writing <- struct{}{}
 	s.reader.Go(func() { s.read(ctx) })  // until Close cancels ctx, or a final error
 	s.writer.Go(func() { s.write(ctx) }) // until Close cancels ctx, and after its last round
@@ -81,13 +84,13 @@ func (s *Source) Receive(ctx context.Context, most int) ([]*ackwise.Delivery, er
 	}
 }
 
-// pause is what a Receive with nothing to hand out waits for.
-type pause struct {
+// lull is what a Receive with nothing to hand out waits for.
+type lull struct {
 	changed <-chan struct{}
 	due     time.Time
 }
 
-func (w pause) until(ctx context.Context) error {
+func (w lull) until(ctx context.Context) error {
 	var due <-chan time.Time
 	if !w.due.IsZero() {
 		t := time.NewTimer(time.Until(w.due))
@@ -103,26 +106,26 @@ func (w pause) until(ctx context.Context) error {
 	return nil
 }
 
-func (s *Source) claim(most int) ([]claim, *round, pause, error) {
+func (s *Source) claim(most int) ([]claim, *round, lull, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed {
-		return nil, nil, pause{}, ackwise.ErrClosed
+		return nil, nil, lull{}, ackwise.ErrClosed
 	}
 	claims := s.member.take(most, time.Now())
 	if len(claims) > 0 {
 		if !s.member.unwritten(claims) {
-			return claims, nil, pause{}, nil
+			return claims, nil, lull{}, nil
 		}
-		return claims, s.join(), pause{}, nil
+		return claims, s.join(), lull{}, nil
 	}
 	if err := s.pollErr; err != nil && (!ended(err) || s.member.idle()) {
 		if !final(err) {
 			s.pollErr = nil
 		}
-		return nil, nil, pause{}, err
+		return nil, nil, lull{}, err
 	}
-	return nil, nil, pause{changed: s.changed, due: s.member.nextDue()}, nil
+	return nil, nil, lull{changed: s.changed, due: s.member.nextDue()}, nil
 }
 
 // join returns the next round, which writes all that has happened until now. mu is held.
@@ -350,34 +353,39 @@ func (s *Source) tell() {
 }
 
 // Close gives all partitions back: settlements are written, and the next owner is told that what is
-// still in flight here was not lost with its consumer. Then it closes the log.
+// still in flight here was not lost with its consumer. Then it closes the log. What the log
+// refuses, as a group does while its members change, is written again for closePatience.
 func (s *Source) Close() error {
-	r := s.leave()
-	if r == nil {
+	if !s.leave() {
 		return nil
 	}
-	s.cancel() // the writer does its last round, which is r
+	s.cancel() // the writer does its last rounds
 	s.reader.Wait()
 	s.writer.Wait()
 	s.tell()
-	errs := append(slices.Collect(maps.Values(r.errs)), s.log.Close())
+	errs := append(slices.Collect(maps.Values(s.unwritten)), s.log.Close())
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("close log source: %w", err)
 	}
 	return nil
 }
 
-func (s *Source) leave() *round {
+// leave revokes all partitions, and reports whether nobody has done so before.
+func (s *Source) leave() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed {
-		return nil
+		return false
 	}
 	s.closed = true
 	now := time.Now()
 	for _, p := range s.member.parts {
-		s.member.revoke(p, now)
+		giveUp := now.Add(closePatience)
+		if p.leaving && p.giveUp.Before(giveUp) {
+			giveUp = p.giveUp // the log does not wait longer
+		}
+		s.member.revoke(p, now, giveUp)
 	}
 	s.wakeReceivers()
-	return s.join()
+	return true
 }

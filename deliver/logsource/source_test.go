@@ -449,6 +449,43 @@ func TestClose(t *testing.T) {
 	})
 }
 
+// TestCloseWritesAgain: what is refused while the group moves on is written all the same.
+func TestCloseWritesAgain(t *testing.T) {
+	for name, c := range map[string]struct {
+		refusals int
+		want     ackwise.Cause
+	}{
+		"refused for a while": {3, ackwise.CauseRebalanced},
+		"refused for good":    {1000, ackwise.CauseConsumerLost},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				l := memlog.New("orders", 1)
+				l.Append(0, msgs(2, "")...)
+				a, ma := open(t, l, "a", logsource.Options{})
+				l.Move(0, ma, time.Time{})
+				d := receive(t, a, 1, 1)[0]
+				l.FailCommits(c.refusals)
+				start, good := time.Now(), c.want == ackwise.CauseRebalanced
+				err := a.Close()
+				if good != (err == nil) || !good && !errors.Is(err, memlog.ErrInjected) {
+					t.Errorf("close: %v", err)
+				}
+				if took := time.Since(start); took > 10*time.Second {
+					t.Errorf("it took %v", took)
+				}
+				<-d.Lost()
+				l.FailCommits(-1000)
+				b, mb := open(t, l, "b", logsource.Options{})
+				l.Move(0, mb, time.Time{})
+				if got := receive(t, b, 1, 1)[0]; got.Cause != c.want {
+					t.Errorf("%s, want %s", got.Cause, c.want)
+				}
+			})
+		})
+	}
+}
+
 // TestForeignPosition: what nobody of us has journalled is unknown up to the partition's end at the
 // assignment, and what an operator moved back is replayed.
 func TestForeignPosition(t *testing.T) {

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"math"
 	"time"
+
+	"github.com/ackwise/ackwise/internal/pause"
 )
 
 // round is one write of all that has changed, and who waits for it.
@@ -48,8 +50,30 @@ func (s *Source) write(ctx context.Context) {
 		t.Stop()
 		s.writeRound(ctx)
 		if ctx.Err() != nil {
-			s.writeRound(ctx) // Close's, if the one above had begun before
+			s.writeLast(ctx)
 			return
+		}
+	}
+}
+
+// How long, and how often, Close repeats a write that fails.
+const (
+	closePatience = 5 * time.Second
+	closeRetry    = 100 * time.Millisecond
+)
+
+// writeLast writes all partitions that Close has left, until they are gone.
+func (s *Source) writeLast(ctx context.Context) {
+	for left := true; left; {
+		s.mu.Lock()
+		s.join()
+		s.mu.Unlock()
+		s.writeRound(ctx)
+		s.mu.Lock()
+		left = len(s.member.parts) > 0
+		s.mu.Unlock()
+		if left {
+			pause.For(context.WithoutCancel(ctx), closeRetry)
 		}
 	}
 }
@@ -122,6 +146,9 @@ func (s *Source) finish(r *round, writes []write, errs []error) (release []strin
 			err = errors.New("the log gave no result")
 		}
 		fenced := errors.Is(err, ErrFenced)
+		if s.closed {
+			delete(s.unwritten, writes[i].p)
+		}
 		if s.member.wrote(&writes[i], err, fenced, now) {
 			release = append(release, writes[i].p.name)
 		}
@@ -132,8 +159,12 @@ func (s *Source) finish(r *round, writes []write, errs []error) (release []strin
 		if (r == nil || s.opts.CommitEvery > 0) && s.lazyAt.IsZero() {
 			s.lazyAt = s.retryAt
 		}
+		err = fmt.Errorf("commit %s: %w", writes[i].p.name, err)
 		if r != nil {
-			r.errs[writes[i].p] = fmt.Errorf("commit %s: %w", writes[i].p.name, err)
+			r.errs[writes[i].p] = err
+		}
+		if s.closed {
+			s.unwritten[writes[i].p] = err
 		}
 	}
 	s.wakeReceivers()
