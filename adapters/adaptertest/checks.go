@@ -229,6 +229,7 @@ func (r *rig) away(leave func(), most time.Duration, back func()) {
 	if r.h.Source != nil {
 		m = r.member("consumer", setup{}, ackThenHold(10))
 		m.holds(1)
+		r.until("an ack is carried out", func() bool { return len(r.book.done) > 0 })
 	}
 	r.book.locked(func() { r.book.disturbed = true })
 	leave()

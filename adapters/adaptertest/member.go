@@ -223,7 +223,7 @@ func (m *member) stop() {
 	m.order(order{Do: doStop})
 	m.r.until(m.name+" stops", func() bool { return m.over })
 	if !m.r.book.is(func() bool { return m.clean }) {
-		m.r.t.Fatalf("%s did not stop in good order", m.name)
+		m.r.t.Fatal(m.name + " did not stop in good order" + m.r.book.tell())
 	}
 }
 

@@ -31,15 +31,20 @@ answers() {
 
 # Prints the port of a server: the one that its folder knows, so that a restart is found where it
 # was, or a free one: port_of DIR NAME
+# Whoever else starts a server before this one listens does not get the same: it is claimed for some
+# minutes.
 port_of() {
-	local file=$1/$2.port port
+	local file=$1/$2.port claims port
 	if [ -s "$file" ]; then
 		cat "$file"
 		return 0
 	fi
+	claims=$(cache)/ports
+	mkdir -p "$claims"
+	find "$claims" -mindepth 1 -mmin +5 -delete 2>/dev/null || true # another may be faster
 	for _ in $(seq 50); do
 		port=$((20000 + RANDOM % 12000))
-		if ! answers "$port"; then
+		if ! answers "$port" && mkdir "$claims/$port" 2>/dev/null; then
 			echo "$port" >"$file"
 			echo "$port"
 			return 0
