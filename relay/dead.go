@@ -2,7 +2,6 @@ package relay
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"strconv"
@@ -15,8 +14,9 @@ import (
 // DeadLetters makes a sink the dead-letter store of a loop, for sources that have none. A dead
 // letter is the whole message under its own ID, with headers that say where it came from and why it
 // is dead. Where the message's own headers leave no room for all of them, the last ones are left
-// out, and all of them where only without them it is not too large for the sink. A sink that does
-// not deduplicate may hold a dead letter twice after a crash.
+// out, and all of them where only without them the sink does not refuse it. What it refuses all the
+// same is not written: the loop keeps the message, and tries again with its backoff. A sink that
+// does not deduplicate may hold a dead letter twice after a crash.
 func DeadLetters(sink ackwise.Sink, pipeline string, o Options) deliver.DeadLetters {
 	o = o.withDefaults()
 	return deliver.DeadLetterFunc(
@@ -25,29 +25,35 @@ func DeadLetters(sink ackwise.Sink, pipeline string, o Options) deliver.DeadLett
 			if o.Topic != "" {
 				m.Topic = o.Topic
 			}
-			err := publishDead(ctx, sink, m)
-			if errors.Is(err, ackwise.ErrTooLarge) {
+			refused, err := publishDead(ctx, sink, m)
+			if refused {
 				// What fitted into its source would else be stuck there for ever.
 				m.Headers = without(m.Headers, deadLetterHeaders()...)
-				err = publishDead(ctx, sink, m)
+				refused, err = publishDead(ctx, sink, m)
+			}
+			if refused {
+				err = &ackwise.HintError{Err: err, Hint: "The store of dead letters will not take it at " +
+					"any attempt. It stays where it is, and so does what waits behind it, until the " +
+					"store's limit is raised or another store is named that takes it, such as a file."}
 			}
 			return err
 		})
 }
 
-func publishDead(ctx context.Context, sink ackwise.Sink, m ackwise.Message) error {
+// publishDead publishes one dead letter. refused says that it will not be accepted as it is.
+func publishDead(ctx context.Context, sink ackwise.Sink, m ackwise.Message) (refused bool, err error) {
 	results := sink.Publish(ctx, []ackwise.Message{m})
 	if len(results) != 1 {
-		return fmt.Errorf("write dead letter: the sink gave %d results", len(results))
+		return false, fmt.Errorf("write dead letter: the sink gave %d results", len(results))
 	}
 	r := results[0]
 	if r.Class == ackwise.ResultAccepted {
-		return nil
+		return false, nil
 	}
 	if r.Err == nil {
 		r.Err = errNoReason
 	}
-	return fmt.Errorf("write dead letter (%s): %w", r.Class, r.Err)
+	return r.Class == ackwise.ResultRejected, fmt.Errorf("write dead letter (%s): %w", r.Class, r.Err)
 }
 
 // deadLetter adds to a message what its dead letter says.

@@ -259,7 +259,9 @@ func TestDeadLetterAtTheLimit(t *testing.T) {
 		t.Errorf("the dead letter is %+v", m)
 	}
 	d.Headers[0].Value = make([]byte, 60)
-	if err := store.Put(t.Context(), d, "x"); !errors.Is(err, ackwise.ErrTooLarge) {
-		t.Errorf("Put says %v: it is not durable", err)
+	err := store.Put(t.Context(), d, "x")
+	var hint *ackwise.HintError
+	if !errors.Is(err, ackwise.ErrTooLarge) || !errors.As(err, &hint) {
+		t.Errorf("Put says %v: it is not durable, and what is to be done about it", err)
 	}
 }

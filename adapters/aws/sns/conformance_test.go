@@ -41,7 +41,6 @@ func harness(fifo bool) adaptertest.Harness {
 			}
 			return sns.OpenSink(ctx, o)
 		},
-		Rejects: []string{"40 headers"}, // raw delivery to SQS takes ten attributes
 	}
 	if fifo {
 		h.Name = "sns fifo"

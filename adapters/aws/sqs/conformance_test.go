@@ -62,7 +62,6 @@ func harness(fifo bool, lease time.Duration) adaptertest.Harness {
 			}
 			return OpenSink(ctx, o)
 		},
-		Rejects: []string{"40 headers"}, // SQS allows ten attributes
 	}
 	if fifo {
 		h.Name = "sqs fifo"

@@ -20,6 +20,9 @@ const (
 	maxName = 256
 )
 
+// ownAttributes are the ID and the one called Name.
+const ownAttributes = 2
+
 // Name is the attribute that carries what has no attribute of its own, as JSON.
 const Name = "ackwise"
 
@@ -93,18 +96,6 @@ func (e *Encoded) add(a Attribute) { e.Attributes = append(e.Attributes, a) }
 
 // check refuses what does not fit.
 func (e *Encoded) check(m *ackwise.Message, limit int) error {
-	if over := len(e.Attributes) - MaxAttributes; over > 0 {
-		var users []string
-		for _, a := range e.Attributes {
-			if a.Name != Name && a.Name != ackwise.HeaderID {
-				users = append(users, a.Name)
-			}
-		}
-		room := len(users) - over
-		return &ackwise.InvalidError{Field: "header", Value: users[room], Reason: fmt.Sprintf(
-			"a message has at most %d attributes, %d of them ours, and this is header %d of %d",
-			MaxAttributes, len(e.Attributes)-len(users), room+1, len(users))}
-	}
 	if size := e.Size(); size > limit {
 		return fmt.Errorf("the message is %d bytes long with its attributes (body %d, sent as %d), "+
 			"at most %d are allowed: %w", size, len(m.Body), len(e.Body), limit, ackwise.ErrTooLarge)

@@ -170,18 +170,33 @@ func TestChangedOnTheWay(t *testing.T) {
 	}
 }
 
-func TestRefusals(t *testing.T) {
-	var nine []ackwise.Header
-	for i := range 9 {
-		nine = append(nine, h(fmt.Sprintf("h%d", 9-i), "v"))
+// TestManyHeaders: what finds no room among the ten attributes is carried all the same.
+func TestManyHeaders(t *testing.T) {
+	r := rand.New(rand.NewPCG(3, 4))
+	for n := range ackwise.MaxHeaders + 1 {
+		m := ackwise.Message{ID: "1", Key: "k", Body: []byte("b")}
+		for i := range n {
+			m.Headers = append(m.Headers, h(fmt.Sprintf("h%02d", i*7%ackwise.MaxHeaders), "v"))
+		}
+		e, err := Encode(&m, SQSBytes)
+		if err != nil {
+			t.Fatalf("%d headers: %v", n, err)
+		}
+		accepted(t, e)
+		if got := Decode(e.Body, shuffled(e, r), "").Message; !same(got, m) {
+			t.Errorf("%d headers: got %+v, want %+v", n, got, m)
+		}
+		if plain := min(n, MaxAttributes-2); len(e.Attributes) != plain+2 {
+			t.Errorf("%d headers: %d attributes, want %d and two of ours", n, len(e.Attributes), plain)
+		}
 	}
+}
+
+func TestRefusals(t *testing.T) {
 	for name, c := range map[string]struct {
 		m    ackwise.Message
 		want string
 	}{
-		"attributes": {ackwise.Message{ID: "1", Headers: nine},
-			`invalid header "h1": a message has at most 10 attributes, 2 of them ours, ` +
-				`and this is header 9 of 9`},
 		"key": {ackwise.Message{ID: "1", Key: strings.Repeat("k", 1025)}, "invalid key"},
 		"id":  {ackwise.Message{ID: "a\nb"}, "invalid id"},
 		"header name": {ackwise.Message{ID: "1", Headers: []ackwise.Header{h("a\nb", "")}},

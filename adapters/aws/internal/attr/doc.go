@@ -9,11 +9,12 @@
 //	                          filter policies see it
 //	all else ───────────────▶ attribute ackwise, JSON: key, time, epoch, what the body is, and the
 //	                          headers in order, with the values that no attribute can carry: empty
-//	                          ones, repeated names, names that the service refuses, our own
+//	                          ones, repeated names, names that the service refuses, our own, and all
+//	                          behind the eighth attribute: a message has at most ten
 //
-// What does not fit is refused by name: more attributes than ten, more bytes than the limit. What
-// strangers wrote is read too: their attributes are the headers, in the order of their names.
-// Decode refuses nothing: an attribute "ackwise" that is not ours is a header like others.
+// More bytes than the limit are refused. What strangers wrote is read too: their attributes are the
+// headers, in the order of their names. Decode refuses nothing: an attribute "ackwise" that is not
+// ours is a header like others.
 //
 // It knows no client library, and the types of numbers are not kept: a Number becomes a header, and
 // a header becomes a String. See ExampleEncode.

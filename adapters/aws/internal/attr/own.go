@@ -64,7 +64,8 @@ func (o *own) takeHeaders(headers []ackwise.Header) []Attribute {
 		if entry.Name == nil && entry.Name64 == nil {
 			entry.Name = new(string)
 		}
-		plain := !seen[h.Name] && validName(h.Name) && !ours(h.Name) && len(h.Value) > 0
+		plain := !seen[h.Name] && validName(h.Name) && !ours(h.Name) && len(h.Value) > 0 &&
+			len(attributes) < MaxAttributes-ownAttributes
 		seen[h.Name] = true
 		if !plain {
 			entry.Value, entry.Value64 = textOr64(h.Value)
