@@ -41,7 +41,7 @@ func prepareTopic(ctx context.Context, adm *kadm.Client, o *SinkOptions) (limit 
 		if err != nil {
 			return 0, &ackwise.HintError{Err: fmt.Errorf("read the retention of %s: %w", o.Topic, err),
 				Hint: "Grant this user the operation DescribeConfigs on the topic, or set " +
-					"allow-expiry=true to go without the check."}
+					allowExpiry + " to go without the check."}
 		}
 		if err := keepsLetters(o.Topic, conf); err != nil {
 			return 0, err

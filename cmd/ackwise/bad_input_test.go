@@ -71,6 +71,10 @@ func badAddresses() []badAddress {
 			"transform: {topic: t}"}, 5, "transform has no effect"},
 		{"a topic that to names", []string{`from: "-"`, "to: queue://d/t", "transform: {topic: u}"},
 			5, "to names the topic"},
+		{"back to where it came from", []string{"from: sqs://eu-central-1/q",
+			"to: sqs://eu-central-1/q?create=true"}, 4, "to: it is what from reads"},
+		{"dead letters back to where they came from", []string{
+			"from: kafka://h/a?group=g", hook, "dead: kafka://h/a"}, 5, "dead: it is what from reads"},
 		{"linger of a process", []string{`from: "-"`, "exec: cat", "linger: 1s"}, 5, "linger has no effect"},
 	}
 }

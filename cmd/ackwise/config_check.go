@@ -101,7 +101,9 @@ func (p *pipelineConfig) readEndpoints(d *configReader) {
 		p.to = read("to", p.To, false)
 	}
 	if p.Dead != "" {
-		p.dead = read("dead", p.Dead, false)
+		if p.dead = read("dead", p.Dead, false); p.dead != nil {
+			p.dead.dead = true
+		}
 	}
 }
 
@@ -121,8 +123,13 @@ func (p *pipelineConfig) checkEndpoints(d *configReader) {
 		d.fault(p.line, "the pipeline has %d of to, exec and pipe; it needs one", targets)
 	}
 	for word, e := range map[string]*endpoint{"to": p.to, "dead": p.dead} {
-		if e != nil && e.path != "" && e.path == p.from.path {
+		switch {
+		case e == nil:
+		case e.path != "" && e.path == p.from.path:
 			d.fault(p.at(word), "%s: it is the file that is read", word)
+		case e.remote != nil && e.place() == p.from.place():
+			d.fault(p.at(word), "%s: it is what from reads: every message would come again, for ever",
+				word)
 		}
 	}
 }

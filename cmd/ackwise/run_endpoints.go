@@ -40,6 +40,7 @@ type endpoint struct {
 	text   string
 	rest   string // behind the prefix
 	from   bool   // a source
+	dead   bool   // a store of dead letters
 	scheme scheme
 
 	path     string   // file://: absolute
@@ -49,6 +50,12 @@ type endpoint struct {
 }
 
 func (e endpoint) is(prefix string) bool { return e.scheme.prefix == prefix }
+
+// place is what an endpoint names, whatever its options.
+func (e endpoint) place() string {
+	place, _, _ := strings.Cut(e.text, "?")
+	return strings.TrimSuffix(place, "/")
+}
 
 // parseEndpoint reads an endpoint.
 func parseEndpoint(text string, from bool) (endpoint, error) {

@@ -6,11 +6,57 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/ackwise/ackwise/internal/pause"
 )
+
+// TestADeadLetterTopicHasToKeepItsLetters: what "dead" names is looked at as a topic of dead
+// letters, whether its URL says so or not.
+func TestADeadLetterTopicHasToKeepItsLetters(t *testing.T) {
+	broker, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.SeedTopics(1, "orders", "in"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer broker.Close()
+	address := "kafka://" + broker.ListenAddrs()[0]
+	for name, c := range map[string]struct{ to, dead, want string }{
+		"it deletes by itself": {"'-'", "/orders",
+			"the topic orders deletes dead letters by itself"},
+		"that is meant": {"'-'", "/orders?dead-letters=true&allow-expiry=true", ""},
+		"it is made":    {"'-'", "/made?create=true", ""},
+		"one place is both": {address + "/orders", "/orders",
+			"the topic orders deletes dead letters by itself"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			config := filepath.Join(t.TempDir(), "c.yaml")
+			text := "pipelines:\n  - name: p\n    from: '-'\n    to: " + c.to +
+				"\n    dead: " + address + c.dead + "\n    pattern: none\n"
+			if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			got := run(t, "", "run", config)
+			if c.want == "" && got.code != 0 || !strings.Contains(got.err, c.want) {
+				t.Errorf("exit %d, want %q:\n%s", got.code, c.want, got.err)
+			}
+		})
+	}
+}
+
+// TestACloseMayTakeAPoll: a source that waits for its longest poll is not left behind.
+func TestACloseMayTakeAPoll(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		poll := func() error { pause.For(t.Context(), 25*time.Second); return nil }
+		if err := closeWithin(poll); err != nil {
+			t.Error(err)
+		}
+	})
+}
 
 // TestAPassedOverLossIsWrittenDown lets a topic lose its beginning before a pipeline that is told
 // to skip reads it.

@@ -13,15 +13,18 @@ import (
 	"github.com/ackwise/ackwise/adapters/file"
 )
 
-// openPatience is how long a system may take to be opened, and closePatience to be closed.
+// openPatience is how long a system may take to be opened, and closePatience to be closed: longer
+// than any of them takes by itself. The longest is SQS's, which waits for a poll of up to 20 s and
+// then gives back what is held.
 const (
 	openPatience  = 30 * time.Second
-	closePatience = 5 * time.Second
+	closePatience = 30 * time.Second
 )
 
 // opening is what an adapter is told when it opens.
 type opening struct {
 	create bool // what is missing
+	dead   bool // the sink is a store of dead letters
 	log    *slog.Logger
 }
 
@@ -88,7 +91,7 @@ func system(prefix, form string, source *side[ackwise.Source],
 
 func openRemote(r *runner, f *flow) (*inlet, error) {
 	s, err := within(r.a.ctx, func(ctx context.Context) (ackwise.Source, error) {
-		return f.cfg.from.remote.source(ctx, opening{f.cfg.Create, r.log})
+		return f.cfg.from.remote.source(ctx, opening{create: f.cfg.Create, log: r.log})
 	})
 	if err != nil {
 		return nil, fmt.Errorf("open %s: %w", f.cfg.From, err)
@@ -105,12 +108,12 @@ func openRemote(r *runner, f *flow) (*inlet, error) {
 
 func openRemoteSink(r *runner, p *pipelineConfig, e endpoint, _ file.SinkOptions) (outlet, error) {
 	// One file may publish to a place from many pipelines: they share its connections.
-	key := fmt.Sprint(p.Create, " ", e.text)
+	key := fmt.Sprint(p.Create, " ", e.dead, " ", e.text)
 	if s, ok := r.remotes[key]; ok {
 		return outlet{sink: s}, nil
 	}
 	s, err := within(r.a.ctx, func(ctx context.Context) (ackwise.Sink, error) {
-		return e.remote.sink(ctx, opening{p.Create, r.log})
+		return e.remote.sink(ctx, opening{create: p.Create, dead: e.dead, log: r.log})
 	})
 	if err != nil {
 		return outlet{}, fmt.Errorf("open %s: %w", e.text, err)

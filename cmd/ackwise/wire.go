@@ -65,7 +65,10 @@ func systems() []scheme {
 					o.Create, o.Log.Observe = o.Create || w.create, w.warn
 				}),
 			adapter(kafka.ParseSink, kafka.OpenSink,
-				func(o *kafka.SinkOptions, w opening) { o.Create = o.Create || w.create })),
+				func(o *kafka.SinkOptions, w opening) {
+					o.Create = o.Create || w.create
+					o.DeadLetters = o.DeadLetters || w.dead && o.Topic != ""
+				})),
 		system("sqs://", "sqs://REGION/QUEUE",
 			adapter(sqs.ParseSource, sqs.OpenSource,
 				func(o *sqs.SourceOptions, w opening) { o.Create = o.Create || w.create }),
