@@ -27,6 +27,7 @@ type handOut struct {
 	fate     fate
 	outcome  string // of ordered and settled
 	settling int64  // when the settlement began; 0 = it has not
+	asked    string // its outcome: what a killed member did not live to tell may have been carried out
 	over     bool   // its consumer is gone
 	late     bool   // it was settled so late that its lease may have been over before
 }
@@ -87,7 +88,7 @@ func (j *judgement) see(e *event) {
 		j.over(e.by)
 	case h == nil:
 	case e.Kind == saysSettling:
-		h.settling = e.At
+		h.settling, h.asked = e.At, e.Outcome
 	case e.Kind == saysOrder:
 		h.fate, h.outcome = ordered, e.Outcome
 		if e.Outcome == doAck {
@@ -257,6 +258,9 @@ func (j *judgement) unsettled(last *handOut) []ackwise.Cause {
 		causes = append(causes, ackwise.CauseAckLost)
 	case last.fate == ordered:
 		causes = append(causes, causeOf(last.outcome)...)
+	}
+	if last.settling != 0 && last.asked != last.outcome {
+		causes = append(causes, causeOf(last.asked)...)
 	}
 	if !last.ended() { // it was given back, or taken away
 		causes = append(causes, ackwise.CauseReleased, ackwise.CauseRebalanced)

@@ -56,7 +56,7 @@ type verdict struct {
 // TestJudge shows what the judge takes from a system, and what not.
 func TestJudge(t *testing.T) {
 	one, killed := &member{name: "one"}, &member{name: "killed", killed: 1}
-	for _, v := range append(acksTakenBack(one, killed), handOutsUnseen(one)...) {
+	for _, v := range append(acksTakenBack(one, killed), append(handOutsUnseen(one), untold(one, killed)...)...) {
 		t.Run(v.name, func(t *testing.T) {
 			s := newStory()
 			v.tell(s)
@@ -157,6 +157,26 @@ func handOutsUnseen(one *member) []verdict {
 			s.received(one, 1, ackwise.CauseFirst)
 			s.received(one, 1, ackwise.CauseLeaseExpired)
 		}, "it is attempt 1, and the one before was 1"},
+	}
+}
+
+// untold are stories of a member that was killed before it could tell what it had settled.
+func untold(one, killed *member) []verdict {
+	all := ackwise.Features{Counts: true, Causes: true}
+	tell := func(asked string) func(s *story) {
+		return func(s *story) {
+			s.received(killed, 1, ackwise.CauseFirst)
+			if asked != "" {
+				s.line(killed, said{Kind: saysSettling, Outcome: asked})
+			}
+			s.over(killed)
+			s.received(one, 2, ackwise.CauseReleased)
+		}
+	}
+	return []verdict{
+		{"a release that was asked for", all, tell(ackwise.OutcomeRelease.String()), ""},
+		{"a release that nobody asked for", all, tell(""), "the cause is released"},
+		{"a release in the place of a nack", all, tell(doNack), "the cause is released"},
 	}
 }
 

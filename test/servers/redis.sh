@@ -17,8 +17,10 @@ install)
 start)
 	mkdir -p "${dir:?a folder is needed}/redis"
 	port=$(port_of "$dir" redis)
-	redis-server --bind 127.0.0.1 --port "$port" --dir "$dir/redis" --appendonly yes \
-		--appendfsync always --save '' --maxmemory-policy noeviction "${@:3}" \
+	# A cluster listens at a second port: by default 10,000 above, where it may be anybody's.
+	bus=$(port_of "$dir" redis-bus)
+	redis-server --bind 127.0.0.1 --port "$port" --cluster-port "$bus" --dir "$dir/redis" \
+		--appendonly yes --appendfsync always --save '' --maxmemory-policy noeviction "${@:3}" \
 		</dev/null >>"$dir/redis.log" 2>&1 &
 	echo $! >"$dir/redis.pid"
 	wait_for "$port" $! "$dir/redis.log"
