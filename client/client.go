@@ -297,7 +297,7 @@ func (c *Client) current(ctx context.Context) (target, error) {
 		}
 		c.mu.Lock()
 		l, fault, changed := c.link, c.fault, c.changed
-		if l != nil && !l.silent {
+		if l != nil && !l.silent && !l.gone() {
 			defer c.mu.Unlock()
 			return target{link: l, live: l.live, gone: l.down}, nil
 		}

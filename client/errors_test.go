@@ -38,3 +38,20 @@ func TestACallThatNobodyListensToWaitsForTheNextOwner(t *testing.T) {
 		}
 	})
 }
+
+// An owner that is gone is asked nothing, also before this client has forgotten it: a call would
+// spend all its tries on it in no time.
+func TestAnOwnerThatIsGoneIsAskedNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		link := func() *link { return &link{down: make(chan struct{}), live: t.Context()} }
+		old, next := link(), link()
+		c := &Client{opt: Options{}.withDefaults(), ctx: t.Context(), changed: make(chan struct{}),
+			link: old}
+		close(old.down)
+		time.AfterFunc(time.Second, func() { c.set(nil, nil) })
+		time.AfterFunc(2*time.Second, func() { c.set(next, nil) })
+		if got, err := c.current(t.Context()); err != nil || got.link != next {
+			t.Errorf("the call is sent to the old owner: %t, %v", got.link == old, err)
+		}
+	})
+}

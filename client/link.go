@@ -46,6 +46,16 @@ type link struct {
 	quiet  context.CancelCauseFunc
 }
 
+// gone reports whether the owner is. The client forgets the link a moment later.
+func (l *link) gone() bool {
+	select {
+	case <-l.down:
+		return true
+	default:
+		return false
+	}
+}
+
 // dial links to the owner that info names. An owner that nobody listens for is errNoOwner.
 func (c *Client) dial(info lockfile.Info) (*link, error) {
 	var d net.Dialer
