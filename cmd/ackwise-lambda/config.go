@@ -84,7 +84,7 @@ func loopVariables() []variable {
 				return word(v, "on", "off")
 			}},
 		{"MARGIN", "", "how long before the deadline work stops, so that the answer is heard. Default: " +
-			"2s, or a quarter of the time left where that is less",
+			"2s, or a quarter of the time left where that is less; twice that for SNS",
 			func(c *config, v string) error { return duration(&c.deliver.Margin, v, time.Millisecond) }},
 		{"CONCURRENCY", "1", "batches that are sent at once, each of other keys",
 			func(c *config, v string) error { return number(&c.deliver.Concurrency, v, 1000) }},

@@ -373,6 +373,13 @@ func configDoc(t *testing.T) string {
 		"queue": "../../queue", "file": "../../adapters/file", "relay": "../../relay"} {
 		readComments(t, pkg, dir, comments)
 	}
+	for field, own := range ownDefaults() {
+		says, library := comments[field], own[0]
+		if !strings.Contains(says, library) {
+			t.Errorf("%s does not say %q any more: %s", field, library, says)
+		}
+		comments[field] = strings.Replace(says, library, own[1], 1)
+	}
 	words := map[string]string{"StopAtBad": "stop", "SkipBad": "skip", "StopAtChange": "stop",
 		"Body": "body", "NoDedup": "none", "NoGrace": "none", "Unlimited": "unlimited",
 		"AtLeastOnce": "at-least-once", "Skip": "skip", "Hold": "hold", "Binary": "binary",
@@ -413,6 +420,21 @@ func configDoc(t *testing.T) string {
 	table(reflect.TypeFor[pipelineConfig](), "", "A pipeline")
 	table(reflect.TypeFor[redriveConfig](), "", "A redrive")
 	return b.String()
+}
+
+// ownDefaults are defaults of the library that this command has others for (loopOptions and
+// flow.options), and what it says instead.
+func ownDefaults() map[string][2]string {
+	return map[string][2]string{
+		"deliver.Options.Concurrency": {"Default: 16.",
+			"Default: 1 with To, the number of CPUs with Exec, 16 with Pipe."},
+		"deliver.Options.MaxInFlight": {"where that is more.", "where that is more. With From " +
+			"queue:// it is 1,024 or more with To, else Concurrency. Where BatchSize is 1,000 by " +
+			"default it is 2,000."},
+		"deliver.Options.BatchSize": {"Default: 100.", "Default: 100; 1,000 from a log to a sink " +
+			"that takes any number of messages at once, where Concurrency is 1 and MaxInFlight is " +
+			"left out."},
+	}
 }
 
 // ownWords are the words for the names that a struct's comments use.

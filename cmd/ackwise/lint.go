@@ -23,8 +23,8 @@ func (c *lintCmd) Help() string {
 		"effect bears a second delivery of a message: lint gives the advice of the page " +
 		"docs/guides/choose-a-pattern.md, and what the pipeline's own settings say. Exit code 3 " +
 		"where something was found, 0 where nothing was. --json prints a list of objects with " +
-		"file, line, pipeline, check (file, pattern or dead), text, advice (texts) and suggest " +
-		"(patterns)."
+		"file, line, pipeline, check (file, pattern, dead or breaker), text, advice (texts) and " +
+		"suggest (patterns)."
 }
 
 // lintFinding is one thing that lint found.
@@ -32,7 +32,7 @@ type lintFinding struct {
 	File     string    `json:"file"`
 	Line     int       `json:"line"`
 	Pipeline string    `json:"pipeline,omitempty"`
-	Check    string    `json:"check"` // file: it cannot run; pattern: it is empty; dead: it expires
+	Check    string    `json:"check"` // what is checked: file, pattern, dead (it expires), breaker
 	Text     string    `json:"text"`
 	Advice   []string  `json:"advice,omitempty"`
 	Suggest  []pattern `json:"suggest,omitempty"` // the likeliest first
@@ -72,6 +72,9 @@ func lint(path string) ([]lintFinding, error) {
 		if f, ok := p.lintDead(path); ok && !cfg.redrives(p.Dead) {
 			found = append(found, f)
 		}
+		if f, ok := p.lintBreaker(path); ok {
+			found = append(found, f)
+		}
 		if p.Pattern == "" {
 			f := lintFinding{File: path, Line: p.line, Pipeline: p.Name, Check: "pattern",
 				Text: fmt.Sprintf("the pipeline %q does not say how its effect bears a second "+
@@ -94,6 +97,23 @@ func (p *pipelineConfig) lintDead(path string) (lintFinding, bool) {
 		Advice: []string{"set the queue's retention to 14 days, watch the age of its oldest message, " +
 			"and have ackwise redrive --once take them from there (a redrive of this file), or keep " +
 			"them in queue://"},
+	}, true
+}
+
+// lintBreaker finds a stream that loses what a breaker holds up, with a place that would keep it.
+// Other sources keep what waits for days, or for ever.
+func (p *pipelineConfig) lintBreaker(path string) (lintFinding, bool) {
+	if p.dead == nil || !p.from.is("dynamodb-streams://") || p.has("breaker.off") ||
+		p.MaxFailures == deliver.Unlimited {
+		return lintFinding{}, false
+	}
+	return lintFinding{File: path, Line: p.at("from"), Pipeline: p.Name, Check: "breaker",
+		Text: fmt.Sprintf("the pipeline %q reads a stream, which keeps a change for 24 hours, behind "+
+			"a circuit breaker, which lets next to nothing become a dead letter in an outage of the "+
+			"target: what waits longer is lost", p.Name),
+		Advice: []string{"say breaker: {off: true}, so that an outage goes to dead: (a change then " +
+			"comes back behind later ones of its item), or breaker: {off: false} where no outage " +
+			"may last so long"},
 	}, true
 }
 

@@ -147,6 +147,42 @@ func TestLintOfDeadLettersThatExpire(t *testing.T) {
 	}
 }
 
+// A stream that forgets its changes does not wait out an outage behind a breaker, which is told,
+// unless the file says that it is meant so.
+func TestLintOfAStreamBehindABreaker(t *testing.T) {
+	lines := []string{"from: dynamodb-streams://eu-central-1/orders?group=relay",
+		"to: https://example.com/hook", "dead: file://dead.jsonl", "pattern: none"}
+	for _, c := range []struct {
+		more  string
+		found bool
+	}{
+		{"max_failures: 4", true},
+		{"breaker: {failures: 5}", true},
+		{"breaker: {off: true}", false},
+		{"breaker: {off: false}", false}, // as it is, and said
+		{"max_failures: unlimited", false},
+	} {
+		path := writeFile(t, "f.yaml", pipelineOf(append(lines, c.more)...))
+		found := decode[[]lintFinding](t, run(t, "", "lint", "--json", path).out)
+		if !c.found {
+			if len(found) != 0 {
+				t.Errorf("%s: got %+v", c.more, found)
+			}
+			continue
+		}
+		if len(found) != 1 || found[0].Check != "breaker" || found[0].Line != 3 ||
+			!strings.Contains(found[0].Text, "24 hours") ||
+			!strings.Contains(strings.Join(found[0].Advice, ""), "breaker: {off: true}") {
+			t.Errorf("%s: got %+v", c.more, found)
+		}
+	}
+	lines[0] = "from: sqs://eu-central-1/orders" // keeps its messages for days
+	path := writeFile(t, "f.yaml", pipelineOf(lines...))
+	if out := must(t, "", "lint", path); out != "nothing found\n" {
+		t.Errorf("lint prints %s", out)
+	}
+}
+
 func TestLintAdvisesOnOtherSystems(t *testing.T) {
 	path := writeFile(t, "f.yaml", pipelineOf("from: \"-\"", "to: https://example.com/hook",
 		"no_dead_letters: true"))
