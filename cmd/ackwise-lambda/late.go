@@ -2,13 +2,12 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"net"
 	"sync"
 	"time"
 
 	"github.com/ackwise/ackwise"
+	"github.com/ackwise/ackwise/internal/endpoint"
 )
 
 // openPatience bounds the opening of a target that can be opened later: AWS gives a start 10 s.
@@ -26,26 +25,10 @@ func openOrLate(ctx context.Context, open openSink) (sink ackwise.Sink, late, er
 	if err == nil {
 		return sink, nil, nil
 	}
-	if bound.Err() == nil && !passes(err) {
+	if bound.Err() == nil && !endpoint.Passes(err) {
 		return nil, nil, err
 	}
 	return &lateSink{open: open}, err, nil
-}
-
-// passes reports whether an error is the network's or the server's own, and so may pass. A token
-// that is missing, a permission or a wrong name does not.
-func passes(err error) bool {
-	if dns, ok := errors.AsType[*net.DNSError](err); ok {
-		return !dns.IsNotFound // a name that is not there is written wrong
-	}
-	if status, ok := errors.AsType[interface {
-		error
-		HTTPStatusCode() int
-	}](err); ok {
-		return status.HTTPStatusCode() >= 500
-	}
-	_, unreached := errors.AsType[*net.OpError](err)
-	return unreached
 }
 
 // lateSink is a target that was away at the start. It is opened with the first message for which

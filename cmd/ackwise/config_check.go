@@ -127,7 +127,7 @@ func (p *pipelineConfig) checkEndpoints(d *configReader) {
 		case e == nil:
 		case e.path != "" && e.path == p.from.path:
 			d.fault(p.at(word), "%s: it is the file that is read", word)
-		case e.remote != nil && e.place() == p.from.place():
+		case samePlace(p.from, *e):
 			d.fault(p.at(word), "%s: it is what from reads: every message would come again, for ever",
 				word)
 		}

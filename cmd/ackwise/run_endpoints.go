@@ -5,11 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/ackwise/ackwise"
 	"github.com/ackwise/ackwise/adapters/file"
+	endpoints "github.com/ackwise/ackwise/internal/endpoint"
 	"github.com/ackwise/ackwise/internal/process"
 	"github.com/ackwise/ackwise/queue"
 )
@@ -51,10 +53,32 @@ type endpoint struct {
 
 func (e endpoint) is(prefix string) bool { return e.scheme.prefix == prefix }
 
-// place is what an endpoint names, whatever its options.
-func (e endpoint) place() string {
-	place, _, _ := strings.Cut(e.text, "?")
-	return strings.TrimSuffix(place, "/")
+// samePlace reports whether two addresses surely name one queue, topic or stream of another system,
+// whatever else their options say. Hosts that are several name one system where one is the same.
+func samePlace(a, b endpoint) bool {
+	if a.remote == nil || b.remote == nil || a.scheme.prefix != b.scheme.prefix {
+		return false
+	}
+	one, err := endpoints.Parse(a.text)
+	two, err2 := endpoints.Parse(b.text)
+	if err != nil || err2 != nil {
+		return false
+	}
+	for _, option := range []string{"endpoint", "account"} { // they are part of where it is
+		if one.Text(option, "") != two.Text(option, "") {
+			return false
+		}
+	}
+	return shared(strings.ToLower(one.Host), strings.ToLower(two.Host)) &&
+		len(one.Path) == len(two.Path) && len(one.Path) > 0 &&
+		slices.Equal(one.Path[1:], two.Path[1:]) && shared(one.Path[0], two.Path[0])
+}
+
+// shared reports whether two lists with commas between have something in common.
+func shared(a, b string) bool {
+	list := strings.Split(b, ",")
+	return slices.ContainsFunc(strings.Split(a, ","),
+		func(one string) bool { return slices.Contains(list, one) })
 }
 
 // parseEndpoint reads an endpoint.

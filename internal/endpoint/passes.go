@@ -1,0 +1,40 @@
+package endpoint
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+)
+
+// Passes reports whether an error of opening is the network's or the server's own, and so may pass
+// when it is tried again. A permission, a token or a credential that is missing, a wrong name or a
+// certificate that is not trusted does not.
+func Passes(err error) bool {
+	if dns, ok := errors.AsType[*net.DNSError](err); ok {
+		return !dns.IsNotFound // a name that is not there is written wrong
+	}
+	if asked, ok := errors.AsType[interface {
+		error
+		Service() string
+	}](err); ok && asked.Service() == "ec2imds" {
+		return false // the last place where credentials of AWS are looked for, and none are there
+	}
+	if answer, ok := errors.AsType[interface {
+		error
+		HTTPStatusCode() int
+	}](err); ok && answer.HTTPStatusCode() != 0 { // 0: no answer came
+		status := answer.HTTPStatusCode()
+		return status >= 500 || status == http.StatusTooManyRequests ||
+			status == http.StatusRequestTimeout
+	}
+	if op, ok := errors.AsType[*net.OpError](err); ok {
+		return op.Op != "remote error" // the other side refuses our TLS
+	}
+	if late, ok := errors.AsType[net.Error](err); ok && late.Timeout() {
+		return true
+	}
+	return errors.Is(err, context.DeadlineExceeded) || errors.Is(err, io.EOF) ||
+		errors.Is(err, io.ErrUnexpectedEOF)
+}
