@@ -2,6 +2,7 @@ package adaptertest
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -56,7 +57,8 @@ type verdict struct {
 // TestJudge shows what the judge takes from a system, and what not.
 func TestJudge(t *testing.T) {
 	one, killed := &member{name: "one"}, &member{name: "killed", killed: 1}
-	for _, v := range append(acksTakenBack(one, killed), append(handOutsUnseen(one), untold(one, killed)...)...) {
+	for _, v := range slices.Concat(acksTakenBack(one, killed), handOutsUnseen(one),
+		untold(one, killed)) {
 		t.Run(v.name, func(t *testing.T) {
 			s := newStory()
 			v.tell(s)

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"os"
 	"strings"
 	"syscall"
 	"time"
@@ -18,12 +19,17 @@ import (
 	"github.com/ackwise/ackwise"
 )
 
-// handshake sees to it that one of the brokers speaks TLS as the options have it, and that it takes
-// the user and the password. The client would try on, without a word about why, until it is told to
-// stop.
+// handshake sees to it that there is a password where one is needed, that one of the brokers speaks
+// TLS as the options have it, and that it takes the user and the password. The client would try on,
+// without a word about why, until it is told to stop.
 func (c *Conn) handshake(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, cmp.Or(c.DialTimeout, defaultDial))
 	defer cancel()
+	if c.SASL != "" {
+		if _, err := c.Password(ctx); err != nil { // whether or not a broker answers
+			return err
+		}
+	}
 	if c.TLS {
 		if err := c.encrypt(ctx); err != nil {
 			return err
@@ -130,8 +136,37 @@ func refusal(conn net.Conn) error {
 	return err
 }
 
+// unreached adds to an error of the first connection what to do about it, where explainConn does
+// not: later, when a broker has answered, the same errors say nothing of what listens there.
+func unreached(err error, brokers ...string) error {
+	hint := ""
+	switch text := err.Error(); {
+	case errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE):
+		hint = "perhaps this port speaks TLS: then set tls=true; else check sasl, user and password: " +
+			"some brokers just close the connection"
+	case strings.Contains(text, "BrokerMaxReadBytes"): // the first bytes, taken for a length
+		hint = "no Kafka broker listens at " + strings.Join(brokers, ", ") +
+			", but something else: check the host and the port"
+	case strings.Contains(text, "unable to dial"): // explainConn knows it
+	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, os.ErrDeadlineExceeded),
+		strings.Contains(text, openLate):
+		hint = "perhaps no Kafka broker listens at " + strings.Join(brokers, ", ") +
+			", but something else: check the host and the port"
+	}
+	if hint == "" {
+		return err
+	}
+	return &ackwise.HintError{Err: err, Hint: hint}
+}
+
+// openLate begins the cause of an opening that took too long.
+const openLate = "no answer within the open time-out"
+
 // explainConn adds to an error of a connection what to do about it.
 func explainConn(err error, brokers ...string) error {
+	if _, ok := errors.AsType[*ackwise.HintError](err); ok {
+		return err
+	}
 	hint := ""
 	switch text := err.Error(); {
 	case isLogin(err):
@@ -143,7 +178,8 @@ func explainConn(err error, brokers ...string) error {
 		hint = "check tls: this port speaks TLS, set tls=true"
 	case strings.Contains(text, "x509:"), strings.Contains(text, "tls:"):
 		hint = tlsHint
-	case strings.Contains(text, "connection refused"), strings.Contains(text, "no such host"):
+	case strings.Contains(text, "connection refused"), strings.Contains(text, "no such host"),
+		strings.Contains(text, "unable to dial"):
 		hint = "check that a broker listens at " + strings.Join(brokers, ", ")
 	}
 	if hint == "" {

@@ -45,7 +45,7 @@ func openSink(ctx context.Context, o SinkOptions) (*Sink, error) {
 	}
 	o = o.withDefaults()
 	ctx, cancel := context.WithTimeoutCause(ctx, o.OpenTimeout,
-		fmt.Errorf("no answer within the open time-out of %s", o.OpenTimeout))
+		fmt.Errorf(openLate+" of %s", o.OpenTimeout))
 	defer cancel()
 	limit, err := prepareSink(ctx, &o)
 	if err != nil {
@@ -64,7 +64,11 @@ func openSink(ctx context.Context, o SinkOptions) (*Sink, error) {
 		return nil, err
 	}
 	// The producer ID tells whether this user may produce at all.
-	if _, _, err := s.cl.ProducerID(ctx); err != nil {
+	id, _, err := s.cl.ProducerID(ctx)
+	if err == nil && id < 0 {
+		err = errNoProducer()
+	}
+	if err != nil {
 		s.cl.Close()
 		return nil, explain(orCause(ctx, err), o.Topic)
 	}
@@ -91,8 +95,8 @@ func prepareSink(ctx context.Context, o *SinkOptions) (limit int, err error) {
 	}
 	defer cl.Close()
 	if err := cl.Ping(ctx); err != nil {
-		return 0, explainConn(fmt.Errorf("reach the brokers: %w", severed(orCause(ctx, err))),
-			o.Brokers...)
+		err = fmt.Errorf("reach the brokers: %w", severed(orCause(ctx, err)))
+		return 0, explainConn(unreached(err, o.Brokers...), o.Brokers...)
 	}
 	if o.Topic == "" {
 		return 0, nil

@@ -99,7 +99,7 @@ func explain(err error, topic string) error {
 	case errors.Is(err, kerr.UnknownTopicOrPartition), errors.Is(err, kerr.UnknownTopicID):
 		hint = fmt.Sprintf("make the topic %q, or set create=true", topic)
 	case errors.Is(err, kerr.UnsupportedVersion):
-		hint = "the brokers are too old: see docs/systems/kafka.md for the oldest version"
+		hint = "the brokers are too old: docs/systems/kafka.md says what needs which version"
 	case errors.Is(err, context.Canceled):
 		return fmt.Errorf("publish to %s: %w", topic, err)
 	}

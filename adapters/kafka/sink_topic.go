@@ -30,6 +30,10 @@ func prepareTopic(ctx context.Context, adm *kadm.Client, o *SinkOptions) (limit 
 	if errors.Is(err, kerr.UnknownTopicOrPartition) && o.Create {
 		err = makeTopic(ctx, adm, o, o.Topic)
 	}
+	if errors.Is(err, kerr.UnknownTopicOrPartition) {
+		return 0, &ackwise.HintError{Err: notFound(ctx, adm, o.Topic),
+			Hint: fmt.Sprintf("make the topic %q, or set create=true", o.Topic)}
+	}
 	if err != nil {
 		return 0, explain(err, o.Topic)
 	}

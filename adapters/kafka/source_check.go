@@ -27,7 +27,8 @@ const openTimeout = 30 * time.Second
 
 // prepare checks what a source needs, creates what it may, and notes where a new group begins.
 func prepare(ctx context.Context, o *SourceOptions, opts []kgo.Opt) error {
-	ctx, cancel := context.WithTimeout(ctx, openTimeout)
+	ctx, cancel := context.WithTimeoutCause(ctx, openTimeout,
+		fmt.Errorf(openLate+" of %s", openTimeout))
 	defer cancel()
 	if err := o.handshake(ctx); err != nil {
 		return err
@@ -38,7 +39,7 @@ func prepare(ctx context.Context, o *SourceOptions, opts []kgo.Opt) error {
 	}
 	defer cl.Close()
 	if err := reach(ctx, cl); err != nil {
-		return explainSource(err, o)
+		return explainSource(unreached(err, o.Brokers...), o)
 	}
 	adm := kadm.NewClient(cl)
 	for {
@@ -54,6 +55,9 @@ func prepare(ctx context.Context, o *SourceOptions, opts []kgo.Opt) error {
 const prepareAgain = 100 * time.Millisecond
 
 func prepareWith(ctx context.Context, cl *kgo.Client, adm *kadm.Client, o *SourceOptions) error {
+	if err := checkRecords(ctx, cl); err != nil {
+		return err
+	}
 	if err := checkProtocol(ctx, adm, o); err != nil {
 		return err
 	}
@@ -98,43 +102,24 @@ func boundNotes(limit string, o *SourceOptions) error {
 // reach connects to a broker. It says why at the first refusal; the client would try on.
 func reach(ctx context.Context, cl *kgo.Client) error {
 	if err := cl.Ping(ctx); err != nil {
-		return fmt.Errorf("reach a broker: %w", err)
+		return fmt.Errorf("reach a broker: %w", severed(orCause(ctx, err)))
 	}
 	return nil
 }
 
-// unsupportedError reports brokers that are too old, or not told to.
-type unsupportedError struct{ need, hint string }
-
-func (e *unsupportedError) Error() string {
-	return fmt.Sprintf("the brokers do not know %s\n  hint: %s", e.need, e.hint)
-}
-func (e *unsupportedError) Final() bool { return true }
-
 // checkProtocol asks whether the brokers know the requests of the group's protocol.
 func checkProtocol(ctx context.Context, adm *kadm.Client, o *SourceOptions) error {
-	var key, version int16
-	var e *unsupportedError
 	switch {
 	case o.Share:
-		key, version = int16(kmsg.ShareFetch), 1
-		e = &unsupportedError{need: "share groups (mode=share)",
-			hint: "they need Apache Kafka 4.1 or later; use mode=group"}
+		return checkVersions(ctx, adm, need{kmsg.ShareFetch, 1, "share groups (mode=share)",
+			"they need Apache Kafka 4.1 or later; use mode=group"})
 	case o.Consumer:
-		key, version = int16(kmsg.ConsumerGroupHeartbeat), 1
-		e = &unsupportedError{need: "the group protocol of KIP-848 (protocol=consumer)",
-			hint: "it needs Apache Kafka 4.0 or later; use protocol=classic"}
-	default:
-		return nil
-	}
-	brokers, err := adm.ApiVersions(ctx)
-	if err != nil {
-		return fmt.Errorf("ask for the brokers' versions: %w", err)
-	}
-	for _, b := range brokers {
-		if most, ok := b.KeyMaxVersion(key); b.Err == nil && (!ok || most < version) {
-			return e
-		}
+		return checkVersions(ctx, adm, need{kmsg.ConsumerGroupHeartbeat, 1,
+			"the group protocol of KIP-848 (protocol=consumer)",
+			"it needs Apache Kafka 4.0 or later; use protocol=classic"})
+	case o.Instance != "":
+		return checkVersions(ctx, adm, need{kmsg.JoinGroup, 5, "static membership (instance)",
+			"it needs Apache Kafka 2.3 or later; leave instance out"})
 	}
 	return nil
 }
@@ -161,11 +146,18 @@ func checkTopics(ctx context.Context, adm *kadm.Client, o *SourceOptions) error 
 	if o.Create {
 		return createTopics(ctx, adm, missing)
 	}
-	e := &ackwise.NotFoundError{Kind: "topic", Name: missing[0]}
+	return &ackwise.HintError{Err: notFound(ctx, adm, missing[0]),
+		Hint: "create=true makes it, with the broker's defaults"}
+}
+
+// notFound says that a topic is not there, and which one may have been meant. Who may not see the
+// others gets no such help.
+func notFound(ctx context.Context, adm *kadm.Client, topic string) error {
+	e := &ackwise.NotFoundError{Kind: "topic", Name: topic}
 	if all, err := adm.ListTopics(ctx); err == nil {
-		e.Nearest = nearest.Of(missing[0], slices.Sorted(maps.Keys(all)))
+		e.Nearest = nearest.Of(topic, slices.Sorted(maps.Keys(all)))
 	}
-	return &ackwise.HintError{Err: e, Hint: "create=true makes it, with the broker's defaults"}
+	return e
 }
 
 func createTopics(ctx context.Context, adm *kadm.Client, names []string) error {

@@ -10,6 +10,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kadm"
+
 	"github.com/ackwise/ackwise"
 	"github.com/ackwise/ackwise/deliver/logsource"
 )
@@ -99,6 +101,11 @@ func (t *Transactor) open(ctx context.Context) error {
 	sink, err := openSink(ctx, o)
 	if err != nil {
 		return fmt.Errorf("open the transactional producer: %w", err)
+	}
+	ctx, cancel := context.WithTimeout(ctx, sink.o.OpenTimeout)
+	defer cancel()
+	if err := checkVersions(ctx, kadm.NewClient(sink.cl), fencedCommits()); err != nil {
+		return errors.Join(err, sink.Close())
 	}
 	t.sink = sink
 	return nil

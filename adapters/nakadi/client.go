@@ -27,6 +27,8 @@ type client struct {
 	base string
 	o    Server
 	http *http.Client
+	// answered says that what is there speaks HTTP as the options have it.
+	answered atomic.Bool
 }
 
 func newClient(o Server) *client {
@@ -53,6 +55,7 @@ type answer struct {
 	status     int
 	body       []byte
 	problem    bool // it is a problem object: Nakadi's own answer, not a gateway's
+	plain      bool // it came without TLS
 	retryAfter time.Duration
 	sent       bool // the server may have got the request
 	cut        bool // the body has no end
@@ -68,7 +71,8 @@ func (c *client) do(ctx context.Context, r call) answer {
 		return answer{sent: sent, err: err}
 	}
 	defer func() { _ = res.Body.Close() }() // it was read, or is not wanted
-	a := answer{status: res.StatusCode, sent: true, retryAfter: retryAfter(res.Header, time.Now())}
+	a := answer{status: res.StatusCode, sent: true, plain: c.o.Plain,
+		retryAfter: retryAfter(res.Header, time.Now())}
 	kind := res.Header.Get("Content-Type")
 	a.body, err = io.ReadAll(io.LimitReader(res.Body, maxAnswer))
 	if a.cut = err != nil; a.cut {
@@ -101,18 +105,33 @@ func (c *client) open(ctx context.Context, r call) (res *http.Response, sent boo
 	for name, value := range r.header {
 		req.Header.Set(name, value)
 	}
-	if c.o.Token != nil {
-		token, err := c.o.Token(ctx)
-		if err != nil {
-			return nil, false, fmt.Errorf("get token: %w", err)
-		}
+	token, err := c.token(ctx)
+	if err != nil {
+		return nil, false, err
+	}
+	if token != "" {
 		req.Header.Set("Authorization", "Bearer "+token)
 	}
 	res, err = c.http.Do(req)
 	if err != nil {
-		return nil, connected.Load(), fmt.Errorf("ask nakadi: %w", err)
+		return nil, connected.Load(), c.unreached(fmt.Errorf("ask nakadi: %w", err))
+	}
+	if res.StatusCode != http.StatusBadRequest {
+		c.answered.Store(true)
 	}
 	return res, true, nil
+}
+
+// token reads the token. Where there is none it is empty.
+func (c *client) token(ctx context.Context) (string, error) {
+	if c.o.Token == nil {
+		return "", nil
+	}
+	token, err := c.o.Token(ctx)
+	if err != nil {
+		return "", fmt.Errorf("get token: %w", err)
+	}
+	return token, nil
 }
 
 // maxReads bounds how often something is looked up whose answer was cut off.
@@ -134,7 +153,7 @@ func (c *client) get(ctx context.Context, path string, query url.Values, v any) 
 		return fmt.Errorf("read answer of %s: the connection was cut", path)
 	}
 	if err := json.Unmarshal(a.body, v); err != nil {
-		return fmt.Errorf("read answer of %s: %w", path, err)
+		return strange(fmt.Errorf("read answer of %s: %w", path, err))
 	}
 	return nil
 }
@@ -191,8 +210,11 @@ func (a *answer) refusal() error {
 			"writers), or read the event type and the subscription (authorization.readers).",
 		http.StatusNotFound: "Check the name; event types are not made by Ackwise.",
 	}[a.status]
-	if a.status >= 300 && a.status < 400 {
+	switch {
+	case a.status >= 300 && a.status < 400:
 		hint = "Name the host that answers itself: redirects are not followed."
+	case a.status == http.StatusBadRequest && a.plain && !a.problem:
+		hint = perhapsTLS // so do servers answer who speaks HTTP to a port for HTTPS
 	}
 	if hint != "" {
 		err = &ackwise.HintError{Err: err, Hint: hint}

@@ -9,8 +9,10 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"time"
 
 	"github.com/ackwise/ackwise/internal/lockfile"
+	"github.com/ackwise/ackwise/internal/pause"
 )
 
 // Notes keeps what Nakadi's cursors cannot carry: what is in flight in each partition, and how
@@ -55,9 +57,9 @@ func (f *fileNotes) Swap(ctx context.Context, name string, old, data []byte) (bo
 	if err := os.MkdirAll(lockDir, 0o700); err != nil {
 		return false, fmt.Errorf("make place for notes: %w", err)
 	}
-	lock, err := lockfile.Acquire(lockDir)
+	lock, err := lockNote(ctx, lockDir)
 	if err != nil {
-		return false, fmt.Errorf("lock note: %w", err) // another member writes it: repeated soon
+		return false, fmt.Errorf("lock note: %w", err)
 	}
 	defer lock.Release() //nolint:errcheck // the lock goes with the file
 	now, err := f.Load(ctx, name)
@@ -68,6 +70,24 @@ func (f *fileNotes) Swap(ctx context.Context, name string, old, data []byte) (bo
 		return false, fmt.Errorf("write note: %w", err)
 	}
 	return true, nil
+}
+
+// How long, and how often, a lock is asked for that is held.
+const (
+	lockPatience = time.Second
+	lockAgain    = 2 * time.Millisecond
+)
+
+// lockNote waits for a lock: whoever holds it does so for a moment. That is another member that
+// writes, or a child of this process that has inherited the open file and not begun its program.
+func lockNote(ctx context.Context, dir string) (*lockfile.Lock, error) {
+	for end := time.Now().Add(lockPatience); ; {
+		lock, err := lockfile.Acquire(dir)
+		_, held := errors.AsType[*lockfile.HeldError](err)
+		if !held || time.Now().After(end) || !pause.For(ctx, lockAgain) {
+			return lock, err
+		}
+	}
 }
 
 // replace writes a file that is whole at every time.

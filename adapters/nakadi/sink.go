@@ -24,7 +24,7 @@ type Sink struct {
 }
 
 // OpenSink makes a sink. Where the options name an event type it looks whether it is there, and
-// whether its category goes with Wrap.
+// whether its category goes with Wrap. It reads the token, so that a missing one is told at once.
 func OpenSink(ctx context.Context, o SinkOptions) (ackwise.Sink, error) {
 	o = o.withDefaults()
 	if err := o.validate(); err != nil {
@@ -33,7 +33,10 @@ func OpenSink(ctx context.Context, o SinkOptions) (ackwise.Sink, error) {
 	c := newClient(o.Server)
 	s := &Sink{o: o, client: c, lanes: newLanes(),
 		types: &typeCache{client: c, types: map[string]cached{}}}
-	if o.EventType == "" {
+	if o.EventType == "" { // nothing is to be asked yet, but without a token nothing can be
+		if _, err := c.token(ctx); err != nil {
+			return nil, fmt.Errorf("open nakadi sink: %w", err)
+		}
 		return s, nil
 	}
 	t, err := s.types.get(ctx, o.EventType)

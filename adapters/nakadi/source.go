@@ -133,7 +133,7 @@ func (want *subscription) create(ctx context.Context, c *client) (sub subscripti
 		return sub, false, fmt.Errorf("create subscription: %w", err)
 	}
 	if err := json.Unmarshal(a.body, &sub); err != nil {
-		return sub, false, fmt.Errorf("read subscription: %w", err)
+		return sub, false, strange(fmt.Errorf("read subscription: %w", err))
 	}
 	return sub, a.status == http.StatusCreated, nil
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -47,9 +48,14 @@ func schemes() []scheme {
 	}
 }
 
-// absent are the schemes of the ackwise command that are not in this binary.
-func absent() []string {
-	return []string{"kafka", "dynamodb-streams", "dynamodb", "postgres", "redis", "nats", "queue", "file"}
+// elsewhere says of the ackwise command's schemes that are no targets here what they are: the rest
+// of a text about a scheme ([1]) and the targets ([2]).
+func elsewhere() map[string]string {
+	run := "; the targets are %[2]s. The command `ackwise run` has %[1]s://"
+	store := ": it names a dedup store of `ackwise`, not a target; the targets are %[2]s"
+	return map[string]string{"kafka": run, "queue": run, "file": run, "postgres": store, "redis": store,
+		"dynamodb":         " as a target: it names a dedup store (ACKWISE_DEDUP); the targets are %[2]s",
+		"dynamodb-streams": " as a target: nothing can be written to it; the targets are %[2]s"}
 }
 
 func reader[O any](parse func(string) (O, error),
@@ -80,15 +86,19 @@ func readSink(text string) (openSink, error) {
 	if !ok || len(word) > 40 { // what is no address may be a secret
 		return nil, fmt.Errorf("it is not an address; the targets are %s", list)
 	}
-	if slices.Contains(absent(), word) {
-		return nil, fmt.Errorf("%s:// is not in this binary; the targets are %s. The command "+
-			"`ackwise run` has the others", word, list)
+	others := elsewhere()
+	if what, ok := others[word]; ok {
+		return nil, fmt.Errorf("%[1]s:// is not in this binary"+what, word, list)
 	}
+	said := word + ":// is no system that Ackwise knows"
 	if near := nearest.Of(word, names); near != "" {
-		return nil, fmt.Errorf("%s:// is not in this binary; did you mean %q? The targets are %s", word,
-			near+"://", list)
+		return nil, fmt.Errorf("%s; did you mean %q? The targets are %s", said, near+"://", list)
 	}
-	return nil, fmt.Errorf("%s:// is not in this binary; the targets are %s", word, list)
+	if near := nearest.Of(word, slices.Sorted(maps.Keys(others))); near != "" {
+		return nil, fmt.Errorf("%s; did you mean %q, which is not in this binary? The targets are %s",
+			said, near+"://", list)
+	}
+	return nil, fmt.Errorf("%s; the targets are %s", said, list)
 }
 
 const storeForm = "dynamodb://REGION/TABLE?name=NAME&endpoint=…"

@@ -37,6 +37,7 @@ type fake struct {
 	// hidden is how many lists lack the shard before the last; one with fewer than three is whole.
 	hidden     int
 	noIterator int // how many answers lack their iterator
+	more       int // tables that ListTables names before the others
 }
 
 // faultKind is what becomes of one call.
@@ -205,7 +206,7 @@ func refuse(code string) error { return &fakeError{status: 400, code: code} }
 // request holds the fields of all requests.
 type request struct {
 	TableName, StreamArn, ShardID, ShardIteratorType, SequenceNumber string
-	ShardIterator, ExclusiveStartShardID                             string
+	ShardIterator, ExclusiveStartShardID, ExclusiveStartTableName    string
 	Limit                                                            int
 	Item, Key, ExclusiveStartKey                                     attributes
 	UpdateExpression, ConditionExpression                            string
@@ -278,6 +279,8 @@ func (f *fake) answer(operation string, q *request, kind faultKind) (any, error)
 	switch operation {
 	case "DescribeStream", "GetShardIterator", "GetRecords":
 		return f.streamCall(operation, q)
+	case "ListTables":
+		return f.list(q), nil
 	}
 	t := f.tables[q.TableName]
 	if operation == "CreateTable" && t == nil {
@@ -328,6 +331,22 @@ func (f *fake) describe(t *fakeTable, name string) map[string]any {
 	if t.stream {
 		d["LatestStreamArn"] = f.arn
 		d["StreamSpecification"] = map[string]any{"StreamEnabled": true, "StreamViewType": f.view}
+	}
+	return d
+}
+
+// list returns a page of names, at most as many as DynamoDB's.
+func (f *fake) list(q *request) map[string]any {
+	names := slices.Collect(maps.Keys(f.tables))
+	for i := range f.more {
+		names = append(names, fmt.Sprintf("a-%04d", i))
+	}
+	slices.Sort(names)
+	from, _ := slices.BinarySearch(names, q.ExclusiveStartTableName+"\x00")
+	to := min(from+cmp.Or(q.Limit, 100), from+100, len(names))
+	d := map[string]any{"TableNames": names[from:to]}
+	if to < len(names) {
+		d["LastEvaluatedTableName"] = names[to-1]
 	}
 	return d
 }

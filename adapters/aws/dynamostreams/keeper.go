@@ -176,6 +176,9 @@ func (l *stream) list(ctx context.Context) (map[string]shard, types.StreamStatus
 		out, err := l.streams.DescribeStream(c, &dynamodbstreams.DescribeStreamInput{
 			StreamArn: &l.arn, ExclusiveStartShardId: after})
 		cancel()
+		if err == nil && out.StreamDescription == nil {
+			err = awsconn.ErrEmpty
+		}
 		if err != nil {
 			return nil, "", l.explain(err, "dynamodb:DescribeStream", "the stream "+l.arn)
 		}

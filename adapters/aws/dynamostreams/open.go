@@ -21,6 +21,7 @@ import (
 	"github.com/ackwise/ackwise"
 	"github.com/ackwise/ackwise/adapters/aws/internal/awsconn"
 	"github.com/ackwise/ackwise/deliver/logsource"
+	"github.com/ackwise/ackwise/internal/nearest"
 	"github.com/ackwise/ackwise/internal/pause"
 )
 
@@ -182,6 +183,9 @@ func (l *stream) findStream(ctx context.Context) error {
 	case errors.As(err, &missing):
 		return &ackwise.HintError{Err: &ackwise.NotFoundError{Kind: "stream", Name: l.arn},
 			Hint: "A stream that was disabled is gone after 24 hours."}
+	case err == nil && out.StreamDescription == nil:
+		err = awsconn.ErrEmpty
+		fallthrough
 	case err != nil:
 		return l.explain(err, "dynamodb:DescribeStream", "the stream "+l.arn)
 	case out.StreamDescription.StreamViewType == streamtypes.StreamViewTypeKeysOnly && !l.o.KeysOnly:
@@ -279,17 +283,49 @@ func (l *stream) describe(ctx context.Context, table string) (*types.TableDescri
 	defer cancel()
 	out, err := l.rows.api.DescribeTable(ctx, &dynamodb.DescribeTableInput{TableName: &table})
 	if _, missing := errors.AsType[*types.ResourceNotFoundException](err); missing {
-		hint := "Is the region " + l.o.Region + " the right one?"
-		if table == l.o.Leases {
-			hint = `Say create=true, or make it: partition key "reader", sort key "shard", both texts.`
-		}
-		return nil, &ackwise.HintError{Err: &ackwise.NotFoundError{Kind: "table", Name: table},
-			Hint: hint}
+		return nil, l.missing(ctx, table)
+	}
+	if err == nil && out.Table == nil {
+		err = awsconn.ErrEmpty
 	}
 	if err != nil {
 		return nil, l.explain(err, "dynamodb:DescribeTable", "the table "+table)
 	}
 	return out.Table, nil
+}
+
+// missing says that a table is not there, and which one may have been meant.
+func (l *stream) missing(ctx context.Context, table string) error {
+	e := &ackwise.NotFoundError{Kind: "table", Name: table}
+	hint := "Is the region " + l.o.Region + " the right one?"
+	if table == l.o.Leases {
+		hint = `Say create=true, or make it: partition key "reader", sort key "shard", both texts.`
+	}
+	if table != l.o.Leases || !l.o.Create {
+		e.Nearest = nearest.Of(table, l.tables(ctx))
+	}
+	return &ackwise.HintError{Err: e, Hint: hint}
+}
+
+// tablePages bounds how many pages of names are looked through, of 100 each.
+const tablePages = 2
+
+// tables returns names of tables. Who may not list them gets none: it is only a help.
+func (l *stream) tables(ctx context.Context) (names []string) {
+	in := &dynamodb.ListTablesInput{}
+	for range tablePages {
+		out, err := l.rows.api.ListTables(ctx, in, func(o *dynamodb.Options) {
+			o.Retryer = aws.NopRetryer{}
+		})
+		if err != nil {
+			break
+		}
+		names = append(names, out.TableNames...)
+		if in.ExclusiveStartTableName = out.LastEvaluatedTableName; in.ExclusiveStartTableName == nil {
+			break
+		}
+	}
+	return names
 }
 
 // callPatience bounds one call, with the client's own repetitions.

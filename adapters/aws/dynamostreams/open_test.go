@@ -1,12 +1,17 @@
 package dynamostreams
 
 import (
+	"cmp"
 	"errors"
 	"io"
+	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/aws/aws-sdk-go-v2/credentials"
 
 	"github.com/ackwise/ackwise"
 )
@@ -93,6 +98,83 @@ func TestOpeningSaysWhatIsWrong(t *testing.T) {
 					t.Errorf("%v, want %q", err, c.want)
 				}
 			})
+		})
+	}
+}
+
+// A table that is missing is named with the one that was meant, where the tables may be listed, and
+// what answers without being DynamoDB is not believed.
+func TestNearestTable(t *testing.T) {
+	for name, c := range map[string]struct {
+		spoil      func(f *fake)
+		table      string
+		want, near string
+		lists      int
+	}{
+		"near":        {nil, "order", "order", "orders", 1},
+		"leases":      {nil, "", "lease", "leases", 1},
+		"nothing":     {nil, "customers", "customers", "", 1},
+		"many tables": {func(f *fake) { f.more = 500 }, "order", "order", "", 2},
+		"denied": {func(f *fake) {
+			f.fault = func(operation string) faultKind {
+				if operation == "ListTables" {
+					return denies
+				}
+				return works
+			}
+		}, "order", "order", "", 1},
+		"throttled": {func(f *fake) {
+			f.fault = func(operation string) faultKind {
+				if operation == "ListTables" {
+					return throttles
+				}
+				return works
+			}
+		}, "order", "order", "", 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				f := newFake(1)
+				if c.spoil != nil {
+					c.spoil(f)
+				}
+				o := options(newBook())
+				o.Table = cmp.Or(c.table, o.Table)
+				if c.table == "" {
+					o.Leases = "lease"
+				}
+				db, streams := clients(&wire{f: f})
+				_, err := join(t.Context(), o, db, streams)
+				missing, ok := errors.AsType[*ackwise.NotFoundError](err)
+				if !ok || missing.Name != c.want || missing.Nearest != c.near {
+					t.Errorf("%v, want %q near %q", err, c.near, c.want)
+				}
+				if f.calls["ListTables"] != c.lists {
+					t.Errorf("%d lists, want %d", f.calls["ListTables"], c.lists)
+				}
+			})
+		})
+	}
+}
+
+// A server of something else that says yes to everything is told, and no crash.
+func TestAnotherServerSaysYes(t *testing.T) {
+	for name, with := range map[string]func(o *SourceOptions){
+		"by the table":  func(*SourceOptions) {},
+		"by the stream": func(o *SourceOptions) { o.Stream = strings.Repeat("arn", 20) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+				_, _ = io.WriteString(w, `{"status":"ok"}`)
+			}))
+			defer s.Close()
+			o := SourceOptions{Region: "eu-central-1", Table: "orders", Group: "g", Endpoint: s.URL,
+				Credentials: credentials.NewStaticCredentialsProvider("a", "b", "")}
+			with(&o)
+			_, err := OpenSource(t.Context(), o)
+			if err == nil || !strings.Contains(err.Error(), "does not speak DynamoDB") {
+				t.Errorf("%v", err)
+			}
 		})
 	}
 }

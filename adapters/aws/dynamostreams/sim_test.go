@@ -213,12 +213,13 @@ func (m *member) work(ctx context.Context, b *book, takes time.Duration) {
 	}
 }
 
-// handle handles one run. What follows one that fails goes back unattempted.
+// handle handles one run. What follows one that fails goes back unattempted. What was lost while it
+// waited for its turn is somebody else's, who may have begun it already.
 func (m *member) handle(ctx context.Context, b *book, run []*ackwise.Delivery,
 	takes time.Duration) {
 	outcome := ackwise.OutcomeAck
 	for _, d := range run {
-		if m.wire.isDead() {
+		if _, lost := d.Marked(); lost || m.wire.isDead() {
 			return
 		}
 		if outcome == ackwise.OutcomeAck {

@@ -2,7 +2,10 @@ package sqs
 
 import (
 	"errors"
+	"io"
 	"net"
+	"net/http"
+	"net/http/httptest"
 	"reflect"
 	"strings"
 	"testing"
@@ -133,6 +136,27 @@ func TestOpenWithoutServer(t *testing.T) {
 	_, err := OpenSink(t.Context(), o)
 	if err == nil || !strings.Contains(err.Error(), "Nobody answers at the endpoint "+o.Endpoint) {
 		t.Errorf("got %v", err)
+	}
+}
+
+// What answers without being SQS is named with the endpoint, also where it says yes to everything.
+func TestOpenAtAnotherServer(t *testing.T) {
+	t.Parallel()
+	for status, body := range map[int]string{200: `{"status":"ok"}`, 400: "", 404: "404 page not found\n"} {
+		s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			w.WriteHeader(status)
+			_, _ = io.WriteString(w, body)
+		}))
+		t.Cleanup(s.Close)
+		at := Queue{Region: "eu-central-1", Name: "orders", Endpoint: s.URL}
+		_, sink := OpenSink(t.Context(), SinkOptions{Queue: at})
+		_, source := OpenSource(t.Context(), SourceOptions{Queue: at})
+		for _, err := range []error{sink, source} {
+			hint, ok := errors.AsType[*ackwise.HintError](err)
+			if !ok || !strings.Contains(hint.Hint, s.URL+" does not speak SQS") {
+				t.Errorf("%d: %v", status, err)
+			}
+		}
 	}
 }
 

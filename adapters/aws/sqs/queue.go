@@ -70,6 +70,9 @@ func (q *queue) find(ctx context.Context) error {
 		in.QueueOwnerAWSAccountId = &q.Account
 	}
 	out, err := q.asks.GetQueueUrl(ctx, in)
+	if err == nil && out.QueueUrl == nil {
+		err = awsconn.ErrEmpty
+	}
 	if err != nil {
 		return q.explain("GetQueueUrl", err)
 	}

@@ -1,10 +1,12 @@
 package awsconn
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"net/url"
+	"os"
 	"regexp"
 	"time"
 
@@ -58,7 +60,7 @@ func Load(ctx context.Context, o Options) (aws.Config, error) {
 	}
 	c, err := awsconfig.LoadDefaultConfig(ctx, set...)
 	if err != nil {
-		return aws.Config{}, fmt.Errorf("read the configuration of AWS: %w", err)
+		return aws.Config{}, unread(fmt.Errorf("read the configuration of AWS: %w", err))
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, credentialsPatience,
 		fmt.Errorf("nothing was found within %s", credentialsPatience))
@@ -70,6 +72,19 @@ func Load(ctx context.Context, o Options) (aws.Config, error) {
 		return aws.Config{}, missing(err)
 	}
 	return c, nil
+}
+
+// unread says of a profile that is not there where it was looked for.
+func unread(err error) error {
+	e, ok := errors.AsType[awsconfig.SharedConfigProfileNotExistError](err)
+	if !ok {
+		return err
+	}
+	return &ackwise.HintError{Err: err, Hint: fmt.Sprintf("AWS_PROFILE has to name a profile that is "+
+		"there, or be unset. Looked for were [profile %s] in %s and [%[1]s] in %[3]s; other files are "+
+		"named by AWS_CONFIG_FILE and AWS_SHARED_CREDENTIALS_FILE.", e.Profile, cmp.Or(
+		os.Getenv("AWS_CONFIG_FILE"), awsconfig.DefaultSharedConfigFilename()), cmp.Or(
+		os.Getenv("AWS_SHARED_CREDENTIALS_FILE"), awsconfig.DefaultSharedCredentialsFilename()))}
 }
 
 func missing(err error) error {

@@ -72,8 +72,7 @@ func kindOfAnswer(err error, api smithy.APIError) Kind {
 		"KMSThrottlingException", "Throttled", "SlowDown":
 		return Throttled
 	}
-	var status interface{ HTTPStatusCode() int }
-	if errors.As(err, &status) && status.HTTPStatusCode() >= 500 {
+	if statusOf(err) >= 500 {
 		return ServerFault
 	}
 	if api.ErrorFault() == smithy.FaultServer {
@@ -116,7 +115,11 @@ func Explain(err error, a Asked) error {
 		hint = a.unreached()
 	case Untrusted:
 		hint = "The server's certificate is not trusted: set AWS_CA_BUNDLE to the file of its authority."
-	case Other, Throttled, ServerFault, Interrupted:
+	case Other, Interrupted:
+		hint = a.other(err)
+	case Throttled, ServerFault:
+	}
+	if hint == "" {
 		return err
 	}
 	return &ackwise.HintError{Err: err, Hint: hint}
