@@ -41,7 +41,8 @@ func DeadLetters(sink ackwise.Sink, pipeline string, o Options) deliver.DeadLett
 }
 
 // publishDead publishes one dead letter. refused says that it will not be accepted as it is.
-func publishDead(ctx context.Context, sink ackwise.Sink, m ackwise.Message) (refused bool, err error) {
+func publishDead(ctx context.Context, sink ackwise.Sink, m ackwise.Message) (
+	refused bool, err error) {
 	results := sink.Publish(ctx, []ackwise.Message{m})
 	if len(results) != 1 {
 		return false, fmt.Errorf("write dead letter: the sink gave %d results", len(results))
