@@ -106,6 +106,8 @@ func TestBadAddresses(t *testing.T) {
 
 func TestBadRedrives(t *testing.T) {
 	for _, c := range []struct{ name, text, want string }{
+		{"renewed elsewhere", "{name: a, from: \"kafka://h/t?group=g\", to: \"https://h/\", renew: 1h}",
+			"f:2: renew has no effect: from is not sqs://"},
 		{"nothing of it", "{}", "f:2: invalid name: the name is empty\n" +
 			"f:2: the redrive has no from, where its dead letters are"},
 		{"a file", "{name: a, from: file://x, to: file://y}", "f:2: from: file://x keeps no dead " +

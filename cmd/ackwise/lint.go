@@ -95,8 +95,8 @@ func (p *pipelineConfig) lintDead(path string) (lintFinding, bool) {
 		Text: fmt.Sprintf("the pipeline %q keeps its dead letters in SQS, which deletes a message "+
 			"after the queue's retention, 14 days at the most, and tells nobody", p.Name),
 		Advice: []string{"set the queue's retention to 14 days, watch the age of its oldest message, " +
-			"and have ackwise redrive --once take them from there (a redrive of this file), or keep " +
-			"them in queue://"},
+			"and have ackwise redrive --once take them from there (a redrive of this file, with renew " +
+			"for those that are not taken in time), or keep them in queue://"},
 	}, true
 }
 

@@ -96,6 +96,28 @@ func TestRealRedriveUntilAccepted(t *testing.T) {
 	}
 }
 
+// TestRealRedriveRenews: letters that cannot be redriven in time are copied before their queue
+// deletes them, under the same IDs.
+func TestRealRedriveRenews(t *testing.T) {
+	from, ids := realLetters(t, 5)
+	g := newTarget(t, func(string, int) int { return http.StatusServiceUnavailable })
+	to := "to: " + g.URL
+	// The queue keeps letters for 4 days: this is all that is older than a second.
+	const nearlyAll = "renew: 345599s"
+	r := finish(t, realRedrive(t, from, to, "deadline: 3s", nearlyAll))
+	if sum := summary(t, r); r.code != 4 || left(sum) != 5 || sum.Renewed != 5 {
+		t.Errorf("exit code %d, %+v\n%s", r.code, sum, r.err)
+	}
+	g.mu.Lock()
+	g.answer = nil
+	g.mu.Unlock()
+	r = finish(t, realRedrive(t, from, to, nearlyAll))
+	sum := summary(t, r)
+	if r.code != 0 || sum.Accepted != 5 || sum.Renewed != 0 || len(g.copies()) != len(ids) {
+		t.Errorf("exit code %d, %+v, %v\n%s", r.code, sum, g.copies(), r.err)
+	}
+}
+
 // TestRealRedriveOverlapsAndIsKilled runs two at once, kills a third in the middle, and loses
 // nothing.
 func TestRealRedriveOverlapsAndIsKilled(t *testing.T) {

@@ -29,6 +29,11 @@ type redriveConfig struct {
 	// Quiet is for how long another system has to bring nothing until it counts as empty.
 	// Default: 5 s.
 	Quiet time.Duration
+	// Renew is how long before a queue of SQS deletes a letter by itself a run copies what it leaves
+	// there: sent first, deleted after, so that it has the whole retention again. It has to be longer
+	// than the time between two runs, and shorter than the retention. For From sqs://. Default: 0,
+	// nothing is copied.
+	Renew time.Duration
 	// Backoff spaces the attempts of a letter, which go on until the deadline.
 	Backoff deliver.Backoff
 	// Transform is what changes in a letter on its way to To. Its headers as a dead letter are taken
@@ -90,6 +95,8 @@ func (c *redriveConfig) check(d *configReader) {
 		d.fault(c.at("to"), "to: it is where the letters come from")
 	case queued && c.has("quiet"):
 		d.fault(c.at("quiet"), "quiet has no effect: from says itself when it is empty")
+	case c.has("renew") && !p.from.is("sqs://"):
+		d.fault(c.at("renew"), "renew has no effect: from is not sqs://")
 	case c.Deadline > maxDeadline:
 		d.fault(c.at("deadline"), "deadline: it is at most %s", maxDeadline)
 	}

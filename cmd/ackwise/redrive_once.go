@@ -26,9 +26,10 @@ type redriven struct {
 	// hold, or what this run has seen, where that is more or the store does not say. null = it is not
 	// known: the store could not be asked.
 	Left     *int64  `json:"left"`
-	Rejected int64   `json:"rejected"` // of them, those that the target will never take
-	Unknown  int64   `json:"unknown"`  // of them, those that the target may have taken
-	Drained  bool    `json:"drained"`  // nothing was left to try
+	Rejected int64   `json:"rejected"`          // of them, those that the target will never take
+	Unknown  int64   `json:"unknown"`           // of them, those that the target may have taken
+	Renewed  int64   `json:"renewed,omitempty"` // of them, those that were copied within their queue
+	Drained  bool    `json:"drained"`           // nothing was left to try
 	Seconds  float64 `json:"seconds"`
 	Error    string  `json:"error,omitempty"` // why it could not work
 }
@@ -110,6 +111,7 @@ type redriveRun struct {
 func (x *redriveRun) run(ctx context.Context) {
 	start := x.r.a.now()
 	x.sum = redriven{Name: x.cfg.Name, From: x.cfg.From, To: x.cfg.target()}
+	whole := ctx // without the deadline
 	ctx, stop := context.WithTimeout(ctx, x.cfg.deadline())
 	defer stop()
 	a := *x.r.a
@@ -130,6 +132,10 @@ func (x *redriveRun) run(ctx context.Context) {
 	})
 	if x.err == nil {
 		x.err = err
+	}
+	if x.cfg.Renew > 0 { // now that what the run held is back
+		n, err := renew(whole, x.cfg.From, x.cfg.Renew)
+		x.sum.Renewed, x.err = int64(n), errors.Join(x.err, err)
 	}
 	if x.err != nil {
 		x.sum.Error = x.err.Error()

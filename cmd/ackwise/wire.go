@@ -93,6 +93,21 @@ func systems() []scheme {
 	}
 }
 
+// renew copies the letters of a queue of SQS that it would delete within a time, and returns how
+// many are new.
+func renew(ctx context.Context, address string, before time.Duration) (int, error) {
+	o, err := sqs.ParseSource(address)
+	if err != nil {
+		return 0, err
+	}
+	r, err := sqs.KeepForward(ctx, sqs.ForwardOptions{From: o.Queue, Before: before})
+	if err == nil && r.Err != nil {
+		err = fmt.Errorf("renew letters: %d of %d could not be: %w", r.Failed+r.Twice,
+			r.Failed+r.Twice+r.Forwarded, r.Err)
+	}
+	return r.Forwarded + r.Twice, err
+}
+
 // storePatience is how long a server may take to answer at the start.
 const storePatience = 15 * time.Second
 
