@@ -90,12 +90,12 @@ func readSink(text string) (openSink, error) {
 	if what, ok := others[word]; ok {
 		return nil, fmt.Errorf("%[1]s:// is not in this binary"+what, word, list)
 	}
-	said := word + ":// is no system that Ackwise knows"
+	said := word + ":// is not in this binary, nor any system that Ackwise knows"
 	if near := nearest.Of(word, names); near != "" {
 		return nil, fmt.Errorf("%s; did you mean %q? The targets are %s", said, near+"://", list)
 	}
 	if near := nearest.Of(word, slices.Sorted(maps.Keys(others))); near != "" {
-		return nil, fmt.Errorf("%s; did you mean %q, which is not in this binary? The targets are %s",
+		return nil, fmt.Errorf("%s; did you mean %q, which is not in it either? The targets are %s",
 			said, near+"://", list)
 	}
 	return nil, fmt.Errorf("%s; the targets are %s", said, list)

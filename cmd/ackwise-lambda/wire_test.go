@@ -18,10 +18,10 @@ func TestTargetsThatAreNot(t *testing.T) {
 		"dynamodb://r/t":         {"dynamodb:// is not in this binary as a target: it names a dedup store", run},
 		"postgres://h/d":         {"postgres:// is not in this binary: it names a dedup store", run},
 		"redis://h/d":            {"redis:// is not in this binary: it names a dedup store", run},
-		"nats://h/x":             {"nats:// is no system that Ackwise knows; the targets are sqs://", run},
-		"amqp://h/x":             {"amqp:// is no system that Ackwise knows", run},
+		"nats://h/x":             {"nats:// is not in this binary, nor any system that Ackwise knows; the targets", run},
+		"amqp://h/x":             {"amqp:// is not in this binary, nor any system that Ackwise knows", run},
 		"sqss://eu-central-1/q":  {`did you mean "sqs://"?`, run},
-		"kafkas://h/t":           {`did you mean "kafka://", which is not in this binary?`, ""},
+		"kafkas://h/t":           {`did you mean "kafka://", which is not in it either?`, ""},
 	} {
 		_, err := readSink(text)
 		if err == nil || !strings.Contains(err.Error(), c.want) ||
