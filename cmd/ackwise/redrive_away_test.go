@@ -61,18 +61,19 @@ func TestRedriveOnceNobodyAnswers(t *testing.T) {
 	}))
 	defer silent.Close()
 	for name, c := range map[string]struct {
-		from, to string
-		left     int64
+		from, to, more string
+		left           int64
 	}{
-		"the target": {"queue://" + dir + "/orders/s", away, 3},
+		"the target": {"queue://" + dir + "/orders/s", away, "", 3},
 		"a target that is silent": {"queue://" + dir + "/orders/s",
-			"nakadi://" + strings.TrimPrefix(silent.URL, "http://") + "/t?tls=false", 3},
-		"the source": {away, "file://" + dir + ".out", -1},
+			"nakadi://" + strings.TrimPrefix(silent.URL, "http://") + "/t?tls=false", "", 3},
+		"the source":                         {away, "file://" + dir + ".out", "", -1},
+		"the source, which is to be renewed": {away, "file://" + dir + ".out", ", renew: 1h", -1},
 	} {
 		t.Run(name, func(t *testing.T) {
 			start := time.Now()
 			r := run(t, "", "redrive", "--once", writeFile(t, "r.yaml", fmt.Sprintf(
-				"redrive:\n  - {name: r, from: %q, to: %q, deadline: 2s}\n", c.from, c.to)))
+				"redrive:\n  - {name: r, from: %q, to: %q, deadline: 2s%s}\n", c.from, c.to, c.more)))
 			if sum := summary(t, r); r.code != 4 || left(sum) != c.left || sum.Accepted != 0 ||
 				sum.Drained || sum.Error != "" {
 				t.Errorf("exit code %d, %+v\n%s", r.code, sum, r.err)

@@ -133,14 +133,27 @@ func (x *redriveRun) run(ctx context.Context) {
 	if x.err == nil {
 		x.err = err
 	}
-	if x.cfg.Renew > 0 { // now that what the run held is back
-		n, err := renew(whole, x.cfg.From, x.cfg.Renew)
-		x.sum.Renewed, x.err = int64(n), errors.Join(x.err, err)
-	}
+	x.renew(whole) // now that what the run held is back
 	if x.err != nil {
 		x.sum.Error = x.err.Error()
 	}
 	x.sum.Seconds = math.Round(x.r.a.now().Sub(start).Seconds()*1000) / 1000
+}
+
+// renew has the letters that stay begin their time in the queue anew.
+func (x *redriveRun) renew(ctx context.Context) {
+	if x.cfg.Renew == 0 || x.in == nil || ctx.Err() != nil {
+		return
+	}
+	n, err := renew(ctx, x.cfg.From, x.cfg.Renew)
+	x.sum.Renewed = int64(n)
+	switch {
+	case err == nil, ctx.Err() != nil: // a stop: the next run goes on
+	case endpoints.Passes(err):
+		x.away = errors.Join(x.away, err)
+	default:
+		x.err = errors.Join(x.err, err)
+	}
 }
 
 // leftover says what is left for the next run, nil = nothing.
