@@ -25,6 +25,7 @@ type book struct {
 	// disturbed: a server was killed, frozen or cut off, so that settlements may be lost.
 	disturbed bool
 	restarted bool // and it was killed
+	forgets   bool // and forgets acks then
 }
 
 // sent is one published message.

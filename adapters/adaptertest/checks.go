@@ -204,7 +204,7 @@ func keyOrder(r *rig) {
 // restart kills the system's server while deliveries are in flight, and starts it with its data.
 func restart(r *rig) {
 	r.away(func() {
-		r.book.locked(func() { r.book.restarted = true })
+		r.book.locked(func() { r.book.restarted, r.book.forgets = true, r.bed.Forgets != "" })
 		r.bed.Server.Kill(r.t)
 	}, 200*time.Millisecond, func() { r.bed.Server.Restart(r.t) })
 }

@@ -70,6 +70,9 @@ type Bed struct {
 	Write func(ctx context.Context, ms []ackwise.Message) error
 	// Server is the system's process, to be killed and frozen. nil = a fake, or somebody else's.
 	Server Process
+	// Forgets says why Server, when it is killed, may hand out again what was acked before: the
+	// sentence and the page of its documentation. It is then ack-lost. Default: "", it may not.
+	Forgets string
 	// Proxy stands between the adapter and the system. nil = connections cannot be cut.
 	Proxy Cutter
 	// Patience is how long the system may take until what has happened shows: a lease that runs out,

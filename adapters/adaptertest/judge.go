@@ -218,6 +218,9 @@ func (j *judgement) allowed(s *sent, last *handOut, between bool) []ackwise.Caus
 		if last.late && j.each && !j.counts {
 			can(ackwise.CauseAckLost)
 		}
+		if j.b.restarted && j.b.forgets {
+			can(ackwise.CauseAckLost)
+		}
 		// With a position alone nobody keeps what a member has settled above it.
 		if j.ended && !j.counted {
 			can(ackwise.CauseUnknown)

@@ -124,6 +124,18 @@ func acksTakenBack(one, killed *member) []verdict {
 			s.b.disturbed, s.b.restarted = true, true
 			s.received(one, 2, ackwise.CauseAckLost)
 		}, "after it was acked"},
+		{"an acked one after a server was killed that forgets", all, func(s *story) {
+			s.received(one, 1, ackwise.CauseFirst)
+			s.acked(one)
+			s.b.disturbed, s.b.restarted, s.b.forgets = true, true, true
+			s.received(one, 2, ackwise.CauseAckLost)
+		}, ""},
+		{"an acked one in another guise after a server was killed that forgets", all, func(s *story) {
+			s.received(one, 1, ackwise.CauseFirst)
+			s.acked(one)
+			s.b.disturbed, s.b.restarted, s.b.forgets = true, true, true
+			s.received(one, 2, ackwise.CauseLeaseExpired)
+		}, "can only be one of [ack-lost]"},
 	}
 }
 
