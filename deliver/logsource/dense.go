@@ -259,6 +259,8 @@ func (r *noteReader) dense(n *note) {
 	for i := range 4 * len(bits) {
 		code := bits[i/4] >> (i % 4 * 2) & 3
 		switch pos := at(i); {
+		case code != 0 && len(pos) != len(origin): // numbers of other lengths are not in order
+			r.bad = true
 		case code == codeOut:
 			n.entries = append(n.entries, plainOut(pos))
 		case code == codeOther:
