@@ -5,6 +5,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -120,6 +121,34 @@ func TestFollowedFileChanges(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestOverwrittenAfterTheLook: what is written over between the look at a file's beginning and the
+// reading of its end is begun anew all the same.
+func TestOverwrittenAfterTheLook(t *testing.T) {
+	path := write(t, filepath.Join(t.TempDir(), "in"), "a\nb\nc\n")
+	s, err := newTail(path, SourceOptions{Follow: true, OnChange: RestartAtChange,
+		Position: path + ".position", Report: func(string) {}}.withDefaults(path))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = s.close() }()
+	read := func(want ...string) {
+		t.Helper()
+		records, err := s.take(10)
+		var got []string
+		for _, r := range records {
+			got = append(got, string(r.Message.Body))
+		}
+		if err != nil || !slices.Equal(got, want) {
+			t.Errorf("got %q, %v, want %q", got, err, want)
+		}
+	}
+	read("a", "b", "c")
+	s.atEnd = false // it has just looked
+	overwrite(t, path, "other\nlines\nand more\n")
+	read()
+	read("other", "lines", "and more")
 }
 
 func isLineFeed(r rune) bool { return r == '\n' }

@@ -280,8 +280,15 @@ func (t *tail) take(most int) ([]logsource.Record, error) {
 			break
 		}
 	}
-	if err := t.seeHead(); err != nil {
+	same, err := t.seeHead()
+	switch {
+	case err != nil:
 		t.end(err)
+	case !same && t.ended == nil: // written over since the look: what was read is not what follows
+		if err := t.turn("its beginning is another"); err != nil {
+			t.end(err)
+		}
+		return nil, t.ended
 	}
 	if len(records) > 0 {
 		return records, nil // what ended the reading is told by the next call
@@ -391,22 +398,29 @@ func (t *tail) look() error {
 	return nil
 }
 
-// seeHead remembers the fingerprint of what was read.
-func (t *tail) seeHead() error {
+// seeHead remembers the fingerprint of what was read. It reports whether what was known of it has
+// stayed as it was: the look may have been too early.
+func (t *tail) seeHead() (same bool, err error) {
 	t.mu.Lock()
 	was, known := t.heads[t.generation]
 	t.mu.Unlock()
-	if known && was.Bytes >= headBytes {
-		return nil
+	if known {
+		now, err := t.readHead(was.Bytes)
+		if err != nil || now.Sum != was.Sum {
+			return false, err
+		}
+		if was.Bytes >= headBytes {
+			return true, nil
+		}
 	}
 	now, err := t.readHead(int(min(t.lines.read(), headBytes)))
 	if err != nil {
-		return err
+		return false, err
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.heads[t.generation] = now
-	return nil
+	return true, nil
 }
 
 // add makes a record of a line, unless it is a bad one that is skipped.
