@@ -218,7 +218,7 @@ func (j *judgement) allowed(s *sent, last *handOut, between bool) []ackwise.Caus
 		if last.late && j.each && !j.counts {
 			can(ackwise.CauseAckLost)
 		}
-		if j.b.restarted && j.b.forgets {
+		if j.b.forgets {
 			can(ackwise.CauseAckLost)
 		}
 		// With a position alone nobody keeps what a member has settled above it.

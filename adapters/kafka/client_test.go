@@ -15,7 +15,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -23,6 +22,7 @@ import (
 
 	"github.com/ackwise/ackwise"
 	"github.com/ackwise/ackwise/adapters/kafka"
+	"github.com/ackwise/ackwise/test/servers"
 )
 
 // authority makes certificates that expire in an hour.
@@ -104,24 +104,7 @@ func (a *authority) broker(name string, as *x509.Certificate) string {
 // something is the address of a server that greets whoever comes, in no protocol of Kafka's.
 func something(t *testing.T) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	var serving sync.WaitGroup
-	serving.Go(func() { // until the listener is closed
-		for {
-			conn, err := l.Accept()
-			if err != nil {
-				return
-			}
-			fmt.Fprint(conn, "220 good day\r\n")
-			conn.Close()
-		}
-	})
-	t.Cleanup(serving.Wait)
-	t.Cleanup(func() { l.Close() })
-	return l.Addr().String()
+	return servers.Listen(t, func(conn net.Conn) { fmt.Fprint(conn, "220 good day\r\n") })
 }
 
 // openBoth opens a sink and a source at a URL, and returns their errors.

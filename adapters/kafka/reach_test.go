@@ -8,7 +8,6 @@ import (
 	"net/http/httptest"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -16,30 +15,16 @@ import (
 
 	"github.com/ackwise/ackwise"
 	"github.com/ackwise/ackwise/adapters/kafka"
+	"github.com/ackwise/ackwise/test/servers"
 )
 
 // hangsUp is the address of a server that resets each connection when it has got something.
 func hangsUp(t *testing.T) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	var serving sync.WaitGroup
-	serving.Go(func() { // until the listener is closed
-		for {
-			conn, err := l.Accept()
-			if err != nil {
-				return
-			}
-			_, _ = conn.Read(make([]byte, 1))
-			_ = conn.(*net.TCPConn).SetLinger(0)
-			conn.Close()
-		}
+	return servers.Listen(t, func(conn net.Conn) {
+		_, _ = conn.Read(make([]byte, 1))
+		_ = conn.(*net.TCPConn).SetLinger(0)
 	})
-	t.Cleanup(serving.Wait)
-	t.Cleanup(func() { l.Close() })
-	return l.Addr().String()
 }
 
 // openings opens a sink and a source, each in that time, and returns their errors.

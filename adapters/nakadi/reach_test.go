@@ -9,39 +9,24 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
 	"github.com/ackwise/ackwise"
 	"github.com/ackwise/ackwise/adapters/nakadi"
 	fake "github.com/ackwise/ackwise/test/nakadi"
+	"github.com/ackwise/ackwise/test/servers"
 )
 
 // listening is the address of a server that does so with each connection, after it has got
 // something, and closes it.
 func listening(t *testing.T, answer func(net.Conn)) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	var serving sync.WaitGroup
-	serving.Go(func() { // until the listener is closed
-		for {
-			conn, err := l.Accept()
-			if err != nil {
-				return
-			}
-			if _, err := conn.Read(make([]byte, 1)); err == nil {
-				answer(conn)
-			}
-			conn.Close()
+	return servers.Listen(t, func(conn net.Conn) {
+		if _, err := conn.Read(make([]byte, 1)); err == nil {
+			answer(conn)
 		}
 	})
-	t.Cleanup(serving.Wait)
-	t.Cleanup(func() { l.Close() })
-	return l.Addr().String()
 }
 
 // openings opens a sink and both kinds of source at a host, and returns their errors.

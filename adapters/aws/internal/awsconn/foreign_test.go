@@ -10,7 +10,6 @@ import (
 	"net/http/httptest"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -20,6 +19,7 @@ import (
 	"github.com/aws/smithy-go"
 
 	"github.com/ackwise/ackwise"
+	"github.com/ackwise/ackwise/test/servers"
 )
 
 // hintAt asks three services at an endpoint and returns the hints, by the service's name.
@@ -141,24 +141,7 @@ func greeter(t *testing.T) string {
 
 func listening(t *testing.T, serve func(net.Conn)) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	var serving sync.WaitGroup
-	serving.Go(func() { // until the listener is closed
-		for {
-			conn, err := l.Accept()
-			if err != nil {
-				return
-			}
-			serve(conn)
-			conn.Close()
-		}
-	})
-	t.Cleanup(serving.Wait)
-	t.Cleanup(func() { l.Close() })
-	return "http://" + l.Addr().String()
+	return "http://" + servers.Listen(t, serve)
 }
 
 // TestNoSuchProfile: who named a profile that is not there is told where it was looked for.
