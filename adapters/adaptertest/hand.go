@@ -106,11 +106,16 @@ func (h *hand) settle(ss ...ackwise.Settlement) []ackwise.SettleResult {
 		h.r.t.Fatalf("%d settlements got %d results", len(ss), len(results))
 	}
 	for i, res := range results {
-		if res.Err != nil || ss[i].Outcome == ackwise.OutcomeExtend {
+		if ss[i].Outcome == ackwise.OutcomeExtend {
 			continue
 		}
 		line := said{Kind: saysSettled, Token: []byte(ss[i].Token), ID: h.idOf(ss[i].Token),
 			Outcome: ss[i].Outcome.String()}
+		if res.Err != nil {
+			line.Kind, line.Reason, line.Lost = saysRefused, res.Err.Error(), isLost(res.Err)
+			h.say(line)
+			continue
+		}
 		h.say(line)
 		h.r.book.locked(func() { h.r.book.settled(&line) })
 	}

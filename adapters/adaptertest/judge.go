@@ -30,6 +30,7 @@ type handOut struct {
 	asked    string // its outcome: what a killed member did not live to tell may have been carried out
 	over     bool   // its consumer is gone
 	late     bool   // it was settled so late that its lease may have been over before
+	taken    bool   // its settlement was refused: the lease was lost
 }
 
 // judgement walks through what happened, in the order of the clock that all processes share.
@@ -100,6 +101,8 @@ func (j *judgement) see(e *event) {
 		j.fenced(h)
 		h.fate, h.outcome = settled, e.Outcome
 		h.late = j.lease > 0 && e.At-h.got.At >= int64(j.lease)
+	case e.Kind == saysRefused:
+		h.taken = h.taken || e.Lost
 	case e.Kind == saysGot:
 		j.inOrder(e)
 	case e.Kind == saysSwallowed:
@@ -253,7 +256,10 @@ func (h *handOut) ended() bool { return h.over && h.by.killed != 0 }
 // unsettled returns the causes that can follow a hand-out whose settlement nobody has seen.
 func (j *judgement) unsettled(last *handOut) []ackwise.Cause {
 	causes := []ackwise.Cause{ackwise.CauseLeaseExpired}
-	if last.ended() || j.b.disturbed {
+	// A journal takes no last word from a member that it has shut out. Once that has stopped too,
+	// nobody knows better than that it was lost.
+	shutOut := last.taken && last.over && !j.each
+	if last.ended() || j.b.disturbed || shutOut {
 		causes = j.lost(last)
 	}
 	switch {

@@ -58,7 +58,7 @@ type verdict struct {
 func TestJudge(t *testing.T) {
 	one, killed := &member{name: "one"}, &member{name: "killed", killed: 1}
 	for _, v := range slices.Concat(acksTakenBack(one, killed), handOutsUnseen(one),
-		untold(one, killed)) {
+		untold(one, killed), shutOut(one)) {
 		t.Run(v.name, func(t *testing.T) {
 			s := newStory()
 			v.tell(s)
@@ -191,6 +191,33 @@ func untold(one, killed *member) []verdict {
 		{"a release that was asked for", all, tell(ackwise.OutcomeRelease.String()), ""},
 		{"a release that nobody asked for", all, tell(""), "the cause is released"},
 		{"a release in the place of a nack", all, tell(doNack), "the cause is released"},
+	}
+}
+
+// shutOut are stories of a member whose settlement was refused and that has then stopped.
+func shutOut(one *member) []verdict {
+	journal := ackwise.Features{Counts: true, Causes: true}
+	queue := ackwise.Features{Lease: time.Hour, Extend: true, Counts: true, Causes: true}
+	tell := func(refusal said, stops bool) func(s *story) {
+		return func(s *story) {
+			s.received(one, 1, ackwise.CauseFirst)
+			s.line(one, said{Kind: saysOrder, Outcome: doAck})
+			refusal.Kind = saysRefused
+			s.line(one, refusal)
+			if stops {
+				s.over(one)
+			}
+			s.received(&member{name: "two"}, 2, ackwise.CauseConsumerLost)
+		}
+	}
+	return []verdict{
+		{"a lease that was lost, of a journal", journal, tell(said{Lost: true}, true), ""},
+		{"a lease that was lost, of a queue", queue, tell(said{Lost: true}, true),
+			"the cause is consumer-lost"},
+		{"a lease that was lost by a member that is still there", journal,
+			tell(said{Lost: true}, false), "the cause is consumer-lost"},
+		{"a settlement that was refused for another reason", journal, tell(said{}, true),
+			"the cause is consumer-lost"},
 	}
 }
 
