@@ -137,7 +137,8 @@ func TestInboxPutsADuplicateOffWhileTheFirstWorks(t *testing.T) {
 }
 
 // TestInboxRaces has many consumers on few IDs, over both isolation levels. The effect reads and
-// writes a row, so that serializable transactions really fail and are made again.
+// writes a row, and the first two transactions are open at the same time, so that of serializable
+// ones one really fails and is made again.
 func TestInboxRaces(t *testing.T) {
 	for _, serializable := range []bool{false, true} {
 		t.Run(fmt.Sprintf("serializable=%t", serializable), func(t *testing.T) {
@@ -145,9 +146,18 @@ func TestInboxRaces(t *testing.T) {
 			o := options("in")
 			o.Serializable = serializable
 			var calls atomic.Int64
+			two := make(chan struct{})
 			h, _ := bound(t, postgres.PGX(b.pool),
 				func(ctx context.Context, tx pgx.Tx, d *ackwise.Delivery) error {
-					calls.Add(1)
+					switch calls.Add(1) {
+					case 1:
+						select {
+						case <-two:
+						case <-ctx.Done():
+						}
+					case 2:
+						close(two)
+					}
 					return add(ctx, tx, d)
 				}, o)
 			const ids, each = 20, 6
