@@ -13,6 +13,7 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/ackwise/ackwise"
@@ -218,7 +219,11 @@ func (p *place) limitMetadata(limit int, hidden bool) (longest *atomic.Int32) {
 			r.ErrorCode = kerr.ClusterAuthorizationFailed.Code
 		} else {
 			c := kmsg.NewDescribeConfigsResponseResourceConfig()
-			c.Name, c.Value = "offset.metadata.max.bytes", new(strconv.Itoa(limit))
+			most := 4096
+			if ask.ResourceName == strconv.Itoa(len(p.fake.ListenAddrs())-1) {
+				most = limit // only the last broker's
+			}
+			c.Name, c.Value = "offset.metadata.max.bytes", new(strconv.Itoa(most))
 			r.Configs = append(r.Configs, c)
 		}
 		resp.Resources = append(resp.Resources, r)
@@ -284,7 +289,7 @@ func TestNotesFitTheBroker(t *testing.T) {
 		t.Errorf("the longest note has %d bytes", n)
 	}
 	for options, limit := range map[string]int{"&note-bytes=1000": 480, "": 300} {
-		p := fakePlace(t, 1, "classic")
+		p := fakePlace(t, 1, "classic", kfake.NumBrokers(3))
 		p.limitMetadata(limit, false)
 		tooLong(t, p.url(options), strconv.Itoa(limit))
 	}

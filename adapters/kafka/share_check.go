@@ -87,23 +87,31 @@ func compareGroup(o *SourceOptions, got, want map[string]string) error {
 	return nil
 }
 
-// brokerConfigs asks for the settings of a broker; none where this user may not see them.
+// brokerConfigs asks for the brokers' settings; there are none of those that this user may not see.
+// Any broker may become a group's coordinator: of numbers that differ it is the smallest.
 func brokerConfigs(ctx context.Context, adm *kadm.Client) map[string]string {
 	got := map[string]string{}
 	brokers, err := adm.ListBrokers(ctx)
 	if err != nil || len(brokers) == 0 {
 		return got
 	}
-	configs, err := adm.DescribeBrokerConfigs(ctx, brokers[0].NodeID)
-	if err != nil {
-		return got
-	}
+	configs, _ := adm.DescribeBrokerConfigs(ctx, brokers.NodeIDs()...) // of those that have answered
 	for _, r := range configs {
 		for _, c := range r.Configs {
-			got[c.Key] = c.MaybeValue()
+			got[c.Key] = smaller(got[c.Key], c.MaybeValue())
 		}
 	}
 	return got
+}
+
+// smaller returns the smaller one of two numbers, or the one that is one.
+func smaller(a, b string) string {
+	one, errA := strconv.Atoi(a)
+	two, errB := strconv.Atoi(b)
+	if errB != nil && a != "" || errA == nil && one <= two {
+		return a
+	}
+	return b
 }
 
 // renewVersion of ShareAcknowledge can extend a lease (KIP-1222).
