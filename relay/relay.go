@@ -79,7 +79,6 @@ func BatchHandler(sink ackwise.Sink, o Options) ackwise.BatchHandler {
 type relay struct {
 	sink ackwise.Sink
 	o    Options
-	f    ackwise.SinkFeatures
 }
 
 func newRelay(sink ackwise.Sink, o Options) *relay {
@@ -87,7 +86,7 @@ func newRelay(sink ackwise.Sink, o Options) *relay {
 	if err := o.Transform.Validate(); err != nil {
 		panic(err)
 	}
-	return &relay{sink: sink, o: o, f: sink.Features()}
+	return &relay{sink: sink, o: o}
 }
 
 var (
@@ -101,6 +100,7 @@ func (r *relay) publishAll(ctx context.Context, ds []*ackwise.Delivery) []error 
 	for i, d := range ds {
 		errs[i] = r.message(&msgs[i], d)
 	}
+	f := r.sink.Features()     // one that is opened late can do more by and by
 	stuck := map[string]bool{} // keys with a failure
 	for done := 0; done < len(ds); {
 		key := msgs[done].Key
@@ -115,7 +115,7 @@ func (r *relay) publishAll(ctx context.Context, ds []*ackwise.Delivery) []error 
 			done++
 			continue
 		}
-		end := done + r.together(msgs[done:], errs[done:], stuck)
+		end := done + together(f, msgs[done:], errs[done:], stuck)
 		r.publish(ctx, msgs[done:end:end], errs[done:end])
 		for ; done < end; done++ {
 			if errs[done] != nil {
@@ -127,15 +127,16 @@ func (r *relay) publishAll(ctx context.Context, ds []*ackwise.Delivery) []error 
 }
 
 // together returns how many of the first may stand in one batch: none whose errs is set.
-func (r *relay) together(msgs []ackwise.Message, errs []error, stuck map[string]bool) int {
+func together(f ackwise.SinkFeatures, msgs []ackwise.Message, errs []error,
+	stuck map[string]bool) int {
 	seen := map[string]bool{} // where one batch may hold one message of a key
 	for n := range msgs {
 		key := msgs[n].Key
-		full := r.f.MaxBatch > 0 && n >= r.f.MaxBatch
+		full := f.MaxBatch > 0 && n >= f.MaxBatch
 		if full || errs[n] != nil || key != "" && (seen[key] || stuck[key]) {
 			return n
 		}
-		if key != "" && !r.f.KeyRunSafe {
+		if key != "" && !f.KeyRunSafe {
 			seen[key] = true
 		}
 	}

@@ -7,11 +7,13 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"time"
 
 	awslambda "github.com/aws/aws-lambda-go/lambda"
 
 	"github.com/ackwise/ackwise"
 	"github.com/ackwise/ackwise/adapters/aws/lambda"
+	"github.com/ackwise/ackwise/internal/reach"
 	"github.com/ackwise/ackwise/relay"
 )
 
@@ -95,12 +97,18 @@ func open(ctx context.Context, c *config, said io.Writer) (*lambda.Function, err
 	return lambda.New(ctx, o)
 }
 
-// openTo opens the target, which may be away for now where there are dead letters.
+// openPatience bounds the opening of a target that can be opened later: AWS gives a start 10 s.
+const openPatience = 5 * time.Second
+
+// openTo opens the target, which may be away for now where there are dead letters: a topic's events
+// would be lost with starts that fail, since Lambda discards them after two repeats.
 func (c *config) openTo(ctx context.Context) (ackwise.Sink, error) {
 	if c.dead == nil {
 		return c.to(ctx)
 	}
-	to, late, err := openOrLate(ctx, c.to)
+	to, late, err := reach.Open(ctx, func(ctx context.Context) (ackwise.Sink, error) {
+		return reach.Within(ctx, openPatience, c.to)
+	})
 	if late != nil {
 		c.deliver.Logger.WarnContext(ctx, "the target does not answer; it is opened later",
 			"error", late)

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/ackwise/ackwise"
+	"github.com/ackwise/ackwise/internal/reach"
 	"github.com/ackwise/ackwise/test/lambdahost"
 	"github.com/ackwise/ackwise/test/nakadi"
 )
@@ -133,7 +134,7 @@ func TestLateSink(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.Inject(nakadi.Fault{Kind: nakadi.Status, Code: 503, On: "types", Times: 2})
-	sink, late, err := openOrLate(t.Context(), open)
+	sink, late, err := reach.Open(t.Context(), open)
 	if err != nil || late == nil {
 		t.Fatalf("opened: %v %v", late, err)
 	}

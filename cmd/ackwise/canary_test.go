@@ -54,7 +54,7 @@ redrive:
 		"userinfo": "kafka://u:" + canary + "@127.0.0.1:1/t",
 	} {
 		p := writeFile(t, "h.yaml", pipelineOf(`from: "-"`, "to: "+address, "no_dead_letters: true"))
-		shown.note(name, run(t, "x\n", "run", p))
+		shown.note(name, run(t, "x\n", "run", "--until-empty", p))
 		shown.note(name+" lint", run(t, "", "lint", p))
 	}
 	for what, text := range shown {

@@ -260,7 +260,7 @@ func TestRunDedupStoreIsDown(t *testing.T) {
 		put(t, filepath.Join(dir, "in.txt"), "one\n")
 		text := pipelineOf("from: file://in.txt", "to: file://out.txt", "no_dead_letters: true",
 			"pattern: dedup", "dedup: {again: 1h, store: \""+url+"\"}")
-		c := runFile(t, dir, text)
+		c := runFile(t, dir, text, "--until-empty")
 		c.Env = append(c.Env, "AWS_ACCESS_KEY_ID=x", "AWS_SECRET_ACCESS_KEY=hush")
 		r := finish(t, c)
 		r.want(t, 1, "pipeline \"p\": open the dedup store "+strings.SplitN(url, "://", 2)[0],

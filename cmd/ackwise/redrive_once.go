@@ -12,7 +12,7 @@ import (
 
 	"github.com/ackwise/ackwise"
 	"github.com/ackwise/ackwise/deliver"
-	endpoints "github.com/ackwise/ackwise/internal/endpoint"
+	"github.com/ackwise/ackwise/internal/reach"
 	"github.com/ackwise/ackwise/relay"
 )
 
@@ -149,7 +149,7 @@ func (x *redriveRun) renew(ctx context.Context) {
 	x.sum.Renewed = int64(n)
 	switch {
 	case err == nil, ctx.Err() != nil: // a stop: the next run goes on
-	case endpoints.Passes(err):
+	case reach.Passes(err):
 		x.away = errors.Join(x.away, err)
 	default:
 		x.err = errors.Join(x.err, err)
@@ -263,7 +263,7 @@ func (x *redriveRun) round(ctx context.Context, s *letterSource, h ackwise.Batch
 	failed := s.failed()
 	switch {
 	case failed == nil || !errors.Is(cause, context.DeadlineExceeded):
-	case endpoints.Passes(failed):
+	case reach.Passes(failed):
 		x.away = fmt.Errorf("receive: %w", failed)
 	default:
 		return fmt.Errorf("receive: %w", failed)

@@ -8,8 +8,8 @@ import (
 
 	"github.com/ackwise/ackwise/adapters/file"
 	"github.com/ackwise/ackwise/deliver"
-	endpoints "github.com/ackwise/ackwise/internal/endpoint"
 	"github.com/ackwise/ackwise/internal/pause"
+	"github.com/ackwise/ackwise/internal/reach"
 )
 
 // open opens what is on this machine.
@@ -57,7 +57,7 @@ func (x *redriveRun) reach(ctx context.Context) error {
 		for _, err := range x.openRemotes() {
 			switch {
 			case err == nil:
-			case ctx.Err() == nil && !endpoints.Passes(err):
+			case ctx.Err() == nil && !reach.Passes(err):
 				return err
 			default:
 				away = errors.Join(away, err)

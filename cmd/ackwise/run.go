@@ -23,9 +23,11 @@ type runCmd struct {
 // Help is printed under the usage.
 func (c *runCmd) Help() string {
 	return "Runs until SIGTERM or SIGINT, then drains: nothing more is fetched, handlers end, all " +
-		"is settled. With --listen: /livez is 200 while the process runs; /readyz is 200 while every " +
-		"pipeline receives (or has ended), and 503 while sources are opened and while it drains; " +
-		"/metrics is for Prometheus. Without --insecure it listens on this machine only."
+		"is settled. A system that does not answer at the start is asked again, and messages wait " +
+		"for it as in an outage later; with --until-empty the run fails. With --listen: /livez is " +
+		"200 while the process runs; /readyz is 200 while every pipeline receives (or has ended), " +
+		"and 503 while sources are opened and while it drains; /metrics is for Prometheus. Without " +
+		"--insecure it listens on this machine only."
 }
 
 // Run runs the pipelines.
@@ -41,6 +43,7 @@ func (c *runCmd) Run(a *app) error {
 		return fmt.Errorf("%s: there is no pipeline; pipelines: is a list of them", c.File)
 	}
 	r := newRunner(a, c.UntilEmpty)
+	r.waits = !c.UntilEmpty
 	return r.closing(func() error { return r.run(cfg, c.listenFlags) })
 }
 
@@ -76,6 +79,7 @@ type runner struct {
 	a          *app
 	log        *slog.Logger
 	untilEmpty bool
+	waits      bool // for systems that do not answer at the start
 
 	create  map[string]bool // directories that may be made
 	dirs    map[string]*directory
@@ -84,15 +88,19 @@ type runner struct {
 	remotes map[string]ackwise.Sink // by address: they are shared
 	order   []func() error          // what is to be closed, in reverse
 	flows   []*flow
+	// turn holds one token: while pipelines run, whoever has it opens what did not answer before.
+	turn chan struct{}
 	// metrics are what --listen shows; nil = nobody looks.
 	metrics *metrics
 }
 
 func newRunner(a *app, untilEmpty bool) *runner {
-	return &runner{a: a, untilEmpty: untilEmpty,
+	r := &runner{a: a, untilEmpty: untilEmpty, turn: make(chan struct{}, 1),
 		log:    slog.New(slog.NewTextHandler(a.err, &slog.HandlerOptions{Level: slog.LevelInfo})),
 		create: map[string]bool{}, dirs: map[string]*directory{}, files: map[string]*file.Sink{},
 		out: map[file.Format]*file.Sink{}, remotes: map[string]ackwise.Sink{}}
+	r.turn <- struct{}{}
+	return r
 }
 
 // closing closes what f has opened, in reverse.
@@ -141,7 +149,7 @@ func (r *runner) makeFlows(c *config) {
 		if dir := p.store.dir; dir != "" {
 			r.create[dir] = r.create[dir] || p.Create
 		}
-		f := &flow{cfg: p, r: r, done: make(chan struct{})}
+		f := &flow{cfg: p, r: r, opened: make(chan struct{}), done: make(chan struct{})}
 		if r.metrics != nil {
 			f.meter = newMeter(r.metrics, p.Name)
 		}
@@ -151,8 +159,7 @@ func (r *runner) makeFlows(c *config) {
 
 // open opens every pipeline, the sinks first: they make the topics that others read.
 func (r *runner) open() error {
-	for _, step := range []func(*flow) error{(*flow).openSinks, (*flow).openStore,
-		(*flow).openSource} {
+	for _, step := range []func(*flow) error{(*flow).openSinks, (*flow).openInput} {
 		for _, f := range r.flows {
 			if err := step(f); err != nil {
 				return f.named(err)
@@ -233,7 +240,9 @@ func (r *runner) lookAtLag(ctx context.Context) {
 	for {
 		var wg sync.WaitGroup
 		for _, f := range r.flows {
-			wg.Go(func() { f.meter.look(ctx, f.in, r.a.now()) }) // ends with its patience
+			if f.isOpen() {
+				wg.Go(func() { f.meter.look(ctx, f.in, r.a.now()) }) // ends with its patience
+			}
 		}
 		wg.Wait()
 		select {

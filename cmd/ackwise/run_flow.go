@@ -22,7 +22,10 @@ type flow struct {
 	in   *inlet
 	out  outlet
 	dead atomic.Int64
-	done chan struct{} // closed when it has ended
+	away error // why in, or the store, is not open yet; nil = it is
+
+	opened chan struct{} // closed when all is open
+	done   chan struct{} // closed when it has ended
 
 	meter       *meter      // nil = nobody looks
 	receiving   atomic.Bool // its source was asked for messages
@@ -89,7 +92,7 @@ func (f *flow) phase() string {
 
 // openStore opens what pattern dedup remembers in.
 func (f *flow) openStore() (err error) {
-	if f.cfg.Pattern != patternDedup {
+	if f.cfg.Pattern != patternDedup || f.store != nil {
 		return nil
 	}
 	u, o := f.cfg.store, f.cfg.storeOptions()
@@ -200,6 +203,9 @@ func (f *flow) settled(token ackwise.LeaseToken, err error) {
 
 // run runs the pipeline until ctx or its source ends.
 func (f *flow) run(ctx context.Context) error {
+	if err := f.await(ctx); err != nil || !f.isOpen() {
+		return f.named(err)
+	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	f.cancel = cancel

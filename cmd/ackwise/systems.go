@@ -11,6 +11,7 @@ import (
 
 	"github.com/ackwise/ackwise"
 	"github.com/ackwise/ackwise/adapters/file"
+	"github.com/ackwise/ackwise/internal/reach"
 )
 
 // openPatience is how long a system may take to be opened, and closePatience to be closed: longer
@@ -90,9 +91,10 @@ func system(prefix, form string, source *side[ackwise.Source],
 }
 
 func openRemote(r *runner, f *flow) (*inlet, error) {
-	s, err := within(r.a.ctx, func(ctx context.Context) (ackwise.Source, error) {
-		return f.cfg.from.remote.source(ctx, opening{create: f.cfg.Create, log: r.log})
-	})
+	s, err := reach.Within(r.a.ctx, openPatience,
+		func(ctx context.Context) (ackwise.Source, error) {
+			return f.cfg.from.remote.source(ctx, opening{create: f.cfg.Create, log: r.log})
+		})
 	if err != nil {
 		return nil, fmt.Errorf("open %s: %w", f.cfg.From, err)
 	}
@@ -112,27 +114,22 @@ func openRemoteSink(r *runner, p *pipelineConfig, e endpoint, _ file.SinkOptions
 	if s, ok := r.remotes[key]; ok {
 		return outlet{sink: s}, nil
 	}
-	s, err := within(r.a.ctx, func(ctx context.Context) (ackwise.Sink, error) {
-		return e.remote.sink(ctx, opening{create: p.Create, dead: e.dead, log: r.log})
-	})
+	open := func(ctx context.Context) (ackwise.Sink, error) {
+		s, err := reach.Within(ctx, openPatience, func(ctx context.Context) (ackwise.Sink, error) {
+			return e.remote.sink(ctx, opening{create: p.Create, dead: e.dead, log: r.log})
+		})
+		if err != nil {
+			return nil, fmt.Errorf("open %s: %w", e.text, err)
+		}
+		return s, nil
+	}
+	s, err := r.openSink(p.Name, open)
 	if err != nil {
-		return outlet{}, fmt.Errorf("open %s: %w", e.text, err)
+		return outlet{}, err
 	}
 	r.remotes[key] = s
 	r.order = append(r.order, func() error { return closeWithin(s.Close) })
 	return outlet{sink: s}, nil
-}
-
-// within opens something that may not answer.
-func within[T any](ctx context.Context, open func(context.Context) (T, error)) (T, error) {
-	ctx, cancel := context.WithTimeoutCause(ctx, openPatience,
-		fmt.Errorf("it did not answer within %s", openPatience))
-	defer cancel()
-	v, err := open(ctx)
-	if cause := context.Cause(ctx); err != nil && cause != nil && !errors.Is(err, cause) {
-		err = fmt.Errorf("%w: %w", cause, err)
-	}
-	return v, err
 }
 
 // bounded is a source whose Close ends in time.

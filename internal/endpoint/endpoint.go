@@ -5,8 +5,7 @@
 //
 // It promises that every option of a URL was asked for by somebody: Done refuses the others and
 // names the nearest. A secret never stands in a URL, only where it is found, and no error shows
-// what stands in the place of one. It opens nothing: a Secret is read when it is called. Of an
-// error at the opening, Passes tells whether trying again may help.
+// what stands in the place of one. It opens nothing: a Secret is read when it is called.
 package endpoint
 
 import (

@@ -1,4 +1,4 @@
-package endpoint
+package reach
 
 import (
 	"context"
@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"strings"
 )
 
 // Passes reports whether an error of opening is the network's or the server's own, and so may pass
@@ -20,6 +21,12 @@ func Passes(err error) bool {
 		Service() string
 	}](err); ok && asked.Service() == "ec2imds" {
 		return false // the last place where credentials of AWS are looked for, and none are there
+	}
+	if coded, ok := errors.AsType[interface {
+		error
+		ErrorCode() string
+	}](err); ok && Throttled(coded.ErrorCode()) {
+		return true // some services answer it as a wrong request
 	}
 	if answer, ok := errors.AsType[interface {
 		error
@@ -37,4 +44,18 @@ func Passes(err error) bool {
 	}
 	return errors.Is(err, context.DeadlineExceeded) || errors.Is(err, io.EOF) ||
 		errors.Is(err, io.ErrUnexpectedEOF)
+}
+
+// Throttled reports whether a service of AWS says by an error's code that there are too many
+// requests, of this caller or of all. What some services put before a code, such as
+// "AWS.SimpleQueueService.", may be there.
+func Throttled(code string) bool {
+	switch code[strings.LastIndexByte(code, '.')+1:] {
+	case "Throttling", "ThrottlingException", "ThrottledException", "RequestThrottled",
+		"RequestThrottledException", "RequestLimitExceeded", "TooManyRequestsException",
+		"ProvisionedThroughputExceededException", "LimitExceededException", "KmsThrottled",
+		"KMSThrottlingException", "Throttled", "SlowDown":
+		return true
+	}
+	return false
 }

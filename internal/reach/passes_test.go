@@ -1,4 +1,4 @@
-package endpoint_test
+package reach_test
 
 import (
 	"context"
@@ -10,7 +10,7 @@ import (
 	"syscall"
 	"testing"
 
-	"github.com/ackwise/ackwise/internal/endpoint"
+	"github.com/ackwise/ackwise/internal/reach"
 )
 
 // answered is an error that holds an HTTP status; 0 = there was no answer.
@@ -33,6 +33,16 @@ func (e called) Error() string   { return e.service }
 func (e called) Unwrap() error   { return e.err }
 func (e called) Service() string { return e.service }
 
+// refusal is an answer of a service of AWS.
+type refusal struct {
+	status int
+	code   string
+}
+
+func (r refusal) Error() string       { return r.code }
+func (r refusal) HTTPStatusCode() int { return r.status }
+func (r refusal) ErrorCode() string   { return r.code }
+
 func TestPasses(t *testing.T) {
 	refused := &net.OpError{Op: "dial", Err: syscall.ECONNREFUSED}
 	for name, c := range map[string]struct {
@@ -46,6 +56,9 @@ func TestPasses(t *testing.T) {
 		"no answer in time":                 {fmt.Errorf("ask: %w", context.DeadlineExceeded), true},
 		"a server that fails":               {answered{503, io.EOF}, true},
 		"too many requests":                 {answered{429, nil}, true},
+		"throttled":                         {refusal{400, "Throttling"}, true},
+		"throttled, and named in full":      {refusal{403, "AWS.SQS.RequestThrottled"}, true},
+		"another code":                      {refusal{400, "ValidationException"}, false},
 		"a name server that fails":          {&net.DNSError{IsTemporary: true}, true},
 		"no such host":                      {&net.OpError{Err: &net.DNSError{IsNotFound: true}}, false},
 		"a permission":                      {answered{403, nil}, false},
@@ -56,7 +69,7 @@ func TestPasses(t *testing.T) {
 		"stopped":                           {context.Canceled, false},
 	} {
 		t.Run(name, func(t *testing.T) {
-			if got := endpoint.Passes(c.err); got != c.want {
+			if got := reach.Passes(c.err); got != c.want {
 				t.Errorf("%v passes: %v, want %v", c.err, got, c.want)
 			}
 		})

@@ -12,6 +12,7 @@ import (
 
 	"github.com/ackwise/ackwise"
 	"github.com/ackwise/ackwise/internal/nearest"
+	"github.com/ackwise/ackwise/internal/reach"
 )
 
 func dialer(d *net.Dialer) { d.Timeout = dialPatience }
@@ -66,10 +67,8 @@ func kindOfAnswer(err error, api smithy.APIError) Kind {
 		"ExpiredTokenException", "RequestExpired", "MissingAuthenticationToken",
 		"MissingAuthenticationTokenException", "AuthFailure", "InvalidSecurity", "OptInRequired":
 		return Credentials
-	case "Throttling", "ThrottlingException", "ThrottledException", "RequestThrottled",
-		"RequestThrottledException", "RequestLimitExceeded", "TooManyRequestsException",
-		"ProvisionedThroughputExceededException", "LimitExceededException", "KmsThrottled",
-		"KMSThrottlingException", "Throttled", "SlowDown":
+	}
+	if reach.Throttled(api.ErrorCode()) {
 		return Throttled
 	}
 	if statusOf(err) >= 500 {

@@ -1,0 +1,79 @@
+package main
+
+import (
+	"context"
+	"math/rand/v2"
+	"time"
+
+	"github.com/ackwise/ackwise"
+	"github.com/ackwise/ackwise/deliver"
+	"github.com/ackwise/ackwise/internal/pause"
+	"github.com/ackwise/ackwise/internal/reach"
+)
+
+// openSink opens a sink of another system. Where the run waits, one that does not answer is opened
+// with a later message, so that what cannot wait becomes a dead letter as in any outage.
+func (r *runner) openSink(pipeline string, open func(context.Context) (ackwise.Sink, error)) (
+	ackwise.Sink, error) {
+	if !r.waits {
+		return open(r.a.ctx)
+	}
+	sink, late, err := reach.Open(r.a.ctx, open)
+	if late != nil {
+		r.log.Warn("a sink does not answer; each message asks it again", "pipeline", pipeline,
+			"error", late)
+	}
+	return sink, err
+}
+
+// openInput opens what has to be there before the first message. Where the run waits, a system that
+// does not answer is no error: await asks it again.
+func (f *flow) openInput() error {
+	err := f.openStore()
+	if err == nil {
+		err = f.openSource()
+	}
+	if f.away = nil; f.r.waits && f.r.a.ctx.Err() == nil && reach.Passes(err) {
+		f.away, err = err, nil
+	}
+	if err == nil && f.away == nil {
+		close(f.opened)
+	}
+	return err
+}
+
+// isOpen reports whether all is open.
+func (f *flow) isOpen() bool {
+	select {
+	case <-f.opened:
+		return true
+	default:
+		return false
+	}
+}
+
+// await opens what did not answer at the start, once it does. When ctx ends before, it is not open.
+func (f *flow) await(ctx context.Context) error {
+	b := deliver.Backoff{First: time.Second, Cap: 30 * time.Second}
+	for n := 1; f.away != nil; n++ {
+		f.r.log.Warn("a pipeline waits for a system that does not answer", "pipeline", f.cfg.Name,
+			"error", f.away)
+		if !pause.For(ctx, b.Delay(n, (1+rand.Float64())/2)) {
+			return nil
+		}
+		select {
+		case <-f.r.turn:
+		case <-ctx.Done():
+			return nil
+		}
+		err := f.openInput()
+		f.r.turn <- struct{}{}
+		switch {
+		case ctx.Err() != nil:
+			return nil
+		case err != nil:
+			return err
+		}
+	}
+	return nil
+}
