@@ -385,6 +385,7 @@ func TestAgeAlarm(t *testing.T) {
 			t.Fatalf("told %v", told)
 		}
 		j.Settle(t.Context(), []ackwise.Settlement{{Token: ds[0].Token}})
+		synctest.Wait() // a look of this very moment may still be telling
 		told := len(j.has("age"))
 		pause.For(t.Context(), 10*time.Minute)
 		if len(j.has("age")) > told {
