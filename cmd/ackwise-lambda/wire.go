@@ -8,11 +8,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/aws/aws-sdk-go-v2/aws"
-	awsconfig "github.com/aws/aws-sdk-go-v2/config"
-	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
-	smithylog "github.com/aws/smithy-go/logging"
-
 	"github.com/ackwise/ackwise"
 	"github.com/ackwise/ackwise/adapters/aws/ddbstore"
 	"github.com/ackwise/ackwise/adapters/aws/sns"
@@ -123,18 +118,8 @@ func readStore(text string) (openStore, error) {
 		return nil, err
 	}
 	return func(ctx context.Context, window time.Duration) (idempotency.Store, error) {
-		c, err := awsconfig.LoadDefaultConfig(ctx, awsconfig.WithRegion(e.Host))
-		if err != nil {
-			return nil, fmt.Errorf("read the configuration of AWS: %w", err)
-		}
-		client := dynamodb.NewFromConfig(c, func(o *dynamodb.Options) {
-			o.Logger = smithylog.Nop{} // what fails is in the errors of the calls
-			if at != "" {
-				o.BaseEndpoint = aws.String(at)
-			}
-		})
-		store, err := ddbstore.Open(ctx, client, ddbstore.Options{Table: e.Path[0], Name: name,
-			Window: window})
+		store, err := ddbstore.OpenRegion(ctx, ddbstore.Region{Name: e.Host, Endpoint: at},
+			ddbstore.Options{Table: e.Path[0], Name: name, Window: window})
 		if err != nil { // not the nil store in an interface
 			return nil, err
 		}

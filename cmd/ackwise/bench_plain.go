@@ -16,6 +16,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/redis/go-redis/v9"
 
+	"github.com/ackwise/ackwise/adapters/aws/ddbstore"
 	"github.com/ackwise/ackwise/internal/bench"
 )
 
@@ -81,7 +82,7 @@ func insertRedis(ctx context.Context, u storeURL) (*plainInsert, error) {
 // insertDynamo puts the rows of a call one by one, as many at once as a store does, into the
 // store's own table, where DynamoDB's TTL removes them.
 func insertDynamo(ctx context.Context, u storeURL) (*plainInsert, error) {
-	client, err := dynamoClient(ctx, u)
+	client, err := ddbstore.Region{Name: u.region, Endpoint: u.endpoint}.Client(ctx)
 	if err != nil {
 		return nil, err
 	}

@@ -98,10 +98,7 @@ func (f *flow) openStore() (err error) {
 	u, o := f.cfg.store, f.cfg.storeOptions()
 	o.directory = f.r.directory
 	if f.store, err = openStore(f.r.a.ctx, u, o); err != nil {
-		if _, ok := errors.AsType[*ackwise.HintError](err); ok {
-			return err
-		}
-		return &ackwise.HintError{Err: err,
+		return &ackwise.HintError{Err: err, // it may have a hint of its own, which is told before
 			Hint: "Nothing was handled: without its store no message can be told from its repeat."}
 	}
 	f.r.order = append(f.r.order, f.store.Close)

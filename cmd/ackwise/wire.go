@@ -7,10 +7,6 @@ import (
 	"log/slog"
 	"time"
 
-	"github.com/aws/aws-sdk-go-v2/aws"
-	awsconfig "github.com/aws/aws-sdk-go-v2/config"
-	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
-	smithylog "github.com/aws/smithy-go/logging"
 	"github.com/redis/go-redis/v9"
 	"github.com/redis/go-redis/v9/logging"
 
@@ -27,6 +23,7 @@ import (
 	"github.com/ackwise/ackwise/idempotency"
 	"github.com/ackwise/ackwise/idempotency/memstore"
 	"github.com/ackwise/ackwise/internal/process"
+	"github.com/ackwise/ackwise/internal/reach"
 	"github.com/ackwise/ackwise/queue"
 	"github.com/ackwise/ackwise/queue/queuestore"
 	"github.com/ackwise/ackwise/server"
@@ -113,10 +110,9 @@ const storePatience = 15 * time.Second
 
 // openStore opens a dedup store, or says why it cannot be reached.
 func openStore(ctx context.Context, u storeURL, o storeOptions) (idempotency.Store, error) {
-	ctx, cancel := context.WithTimeoutCause(ctx, storePatience,
-		fmt.Errorf("it did not answer within %s", storePatience))
-	defer cancel()
-	s, err := u.scheme.open(ctx, u, o)
+	s, err := reach.Within(ctx, storePatience, func(ctx context.Context) (idempotency.Store, error) {
+		return u.scheme.open(ctx, u, o)
+	})
 	if err != nil {
 		return nil, fmt.Errorf("open the dedup store %s: %w", u.key(), err)
 	}
@@ -188,31 +184,13 @@ func redisClient(u storeURL) (*redis.Client, error) {
 }
 
 func openDynamoStore(ctx context.Context, u storeURL, o storeOptions) (idempotency.Store, error) {
-	c, err := dynamoClient(ctx, u)
-	if err != nil {
+	s, err := ddbstore.OpenRegion(ctx,
+		ddbstore.Region{Name: u.region, Endpoint: u.endpoint, Create: o.create},
+		ddbstore.Options{Table: u.table, Name: u.name, Window: o.window, MaxKeys: o.maxKeys})
+	if err != nil { // not the nil store in an interface
 		return nil, err
 	}
-	if o.create {
-		if err := ddbstore.CreateTable(ctx, c, u.table); err != nil {
-			return nil, err
-		}
-	}
-	s, err := ddbstore.Open(ctx, c, ddbstore.Options{Table: u.table, Name: u.name,
-		Window: o.window, MaxKeys: o.maxKeys})
-	return opened(s, err, func() error { return nil })
-}
-
-func dynamoClient(ctx context.Context, u storeURL) (*dynamodb.Client, error) {
-	c, err := awsconfig.LoadDefaultConfig(ctx, awsconfig.WithRegion(u.region))
-	if err != nil {
-		return nil, fmt.Errorf("read the configuration of AWS: %w", err)
-	}
-	return dynamodb.NewFromConfig(c, func(o *dynamodb.Options) {
-		o.Logger = smithylog.Nop{} // what fails is in the errors of the calls
-		if u.endpoint != "" {
-			o.BaseEndpoint = aws.String(u.endpoint)
-		}
-	}), nil
+	return s, nil
 }
 
 // logger writes warnings for a person to read.

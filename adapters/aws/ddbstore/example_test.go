@@ -35,6 +35,19 @@ func ExampleOpen() {
 	// Output: claimed <nil>
 }
 
+func ExampleOpenRegion() {
+	store, err := ddbstore.OpenRegion(context.Background(),
+		ddbstore.Region{Name: "eu-central"}, // a slip
+		ddbstore.Options{Table: "ackwise", Name: "charges", Window: 48 * time.Hour})
+	if err != nil {
+		_, near, _ := strings.Cut(err.Error(), "; ")
+		fmt.Println(near)
+		return
+	}
+	defer store.Close()
+	// Output: did you mean "eu-central-1"?
+}
+
 func ExampleOpenTable() {
 	ctx := context.Background()
 	client := exampleClient() // dynamodb.NewFromConfig(…)
