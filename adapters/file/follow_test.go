@@ -230,3 +230,40 @@ func TestLastLineWithoutLineFeed(t *testing.T) {
 	_, err := NewSource(path, SourceOptions{})
 	wantChanged(t, err, "goes on")
 }
+
+// TestTheHeadIsOfWhatWasRead changes a file between the reading of its first lines and the look at
+// its beginning: what is there by then is not remembered as what was read.
+func TestTheHeadIsOfWhatWasRead(t *testing.T) {
+	for name, c := range map[string]struct{ now, want string }{
+		"cut":          {"", "it has 0 bytes, and 6 were read"},
+		"cut shorter":  {"fir", "it has 3 bytes, and 6 were read"},
+		"not touched":  {"first\n", ""},
+		"more of it":   {"first\nsecond\n", ""},
+		"written anew": {"other\nsecond\n", "its beginning is another"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			path := write(t, filepath.Join(t.TempDir(), "in"), "first\n")
+			s, err := newTail(path, SourceOptions{Follow: true, OnChange: RestartAtChange,
+				Position: path + ".position", Report: func(string) {}}.withDefaults(path))
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer func() { _ = s.close() }()
+			if name == "written anew" { // its beginning is known by then
+				_, err = s.take(1)
+			} else {
+				_, err = s.lines.next()
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			overwrite(t, path, c.now)
+			if err := os.Truncate(path, int64(len(c.now))); err != nil {
+				t.Fatal(err)
+			}
+			if reason, err := s.seeHead(); err != nil || reason != c.want {
+				t.Errorf("%q %v, want %q", reason, err, c.want)
+			}
+		})
+	}
+}

@@ -280,12 +280,12 @@ func (t *tail) take(most int) ([]logsource.Record, error) {
 			break
 		}
 	}
-	same, err := t.seeHead()
+	reason, err := t.seeHead()
 	switch {
 	case err != nil:
 		t.end(err)
-	case !same && t.ended == nil: // written over since the look: what was read is not what follows
-		if err := t.turn("its beginning is another"); err != nil {
+	case reason != "" && t.ended == nil: // changed since the look: what was read is not what follows
+		if err := t.turn(reason); err != nil {
 			t.end(err)
 		}
 		return nil, t.ended
@@ -398,29 +398,27 @@ func (t *tail) look() error {
 	return nil
 }
 
-// seeHead remembers the fingerprint of what was read. It reports whether what was known of it has
-// stayed as it was: the look may have been too early.
-func (t *tail) seeHead() (same bool, err error) {
+// seeHead remembers the fingerprint of what was read. reason says how the file is another by now:
+// the look may have been too early. What is compared and what is remembered are of one reading, so
+// that nothing comes between them.
+func (t *tail) seeHead() (reason string, err error) {
 	t.mu.Lock()
 	was, known := t.heads[t.generation]
 	t.mu.Unlock()
-	if known {
-		now, err := t.readHead(was.Bytes)
-		if err != nil || now.Sum != was.Sum {
-			return false, err
-		}
-		if was.Bytes >= headBytes {
-			return true, nil
-		}
-	}
-	now, err := t.readHead(int(min(t.lines.read(), headBytes)))
-	if err != nil {
-		return false, err
+	b := make([]byte, max(was.Bytes, int(min(t.lines.read(), headBytes))))
+	got, err := t.f.ReadAt(b, 0)
+	switch {
+	case err != nil && !errors.Is(err, io.EOF):
+		return "", fmt.Errorf("read source: %w", err)
+	case got < len(b): // it was cut behind what was read
+		return fmt.Sprintf("it has %d bytes, and %d were read", got, t.lines.read()), nil
+	case known && checksum(b[:was.Bytes]) != was.Sum:
+		return "its beginning is another", nil
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.heads[t.generation] = now
-	return true, nil
+	t.heads[t.generation] = head{t.generation, len(b), checksum(b)}
+	return "", nil
 }
 
 // add makes a record of a line, unless it is a bad one that is skipped.
