@@ -45,6 +45,8 @@ type group struct {
 	parts  map[string]*part
 	noted  map[string]committed // what the last fetch of offsets said
 	kicked map[string]*part     // fenced before the client knew
+	// awaited are the partitions that the group has assigned and that are not admitted yet.
+	awaited map[string]bool
 	// stays are the partitions that the source takes for its own, and whether it was told since that
 	// it has lost them.
 	stays   map[string]bool
@@ -80,11 +82,12 @@ func openGroup(o *SourceOptions, opts []kgo.Opt) (*group, error) {
 	ctx, cancel := context.WithCancel(context.Background())
 	g := &group{opts: o, cancel: cancel, gate: make(chan struct{}, 1), closed: make(chan struct{}),
 		ready: make(chan struct{}), watch: o.Log.Observe, parts: map[string]*part{},
-		noted: map[string]committed{}, kicked: map[string]*part{}, stays: map[string]bool{}}
+		noted: map[string]committed{}, kicked: map[string]*part{}, stays: map[string]bool{},
+		awaited: map[string]bool{}}
 	balancer := kgo.CooperativeStickyBalancer()
 	opts = append(slices.Clone(opts), kgo.WithContext(ctx), kgo.WithHooks(g),
 		kgo.ConsumerGroup(o.Group), kgo.ConsumeTopics(o.Topics...), kgo.Balancers(balancer),
-		kgo.DisableAutoCommit(), kgo.FetchIsolationLevel(o.isolation()),
+		kgo.DisableAutoCommit(), kgo.FetchIsolationLevel(o.isolation()), kgo.KeepControlRecords(),
 		kgo.FetchMaxWait(fetchWait), kgo.SessionTimeout(o.SessionTimeout),
 		kgo.HeartbeatInterval(min(o.SessionTimeout/4, 3*time.Second)),
 		kgo.RebalanceTimeout(o.RebalanceTimeout),
@@ -261,7 +264,9 @@ func (g *group) takeIn(fetches kgo.Fetches) (faults []fault) {
 	fetches.EachPartition(func(f kgo.FetchTopicPartition) {
 		p := g.parts[partitionName(f.Topic, f.Partition)]
 		if p != nil && !p.leaving && len(f.Records) > 0 {
-			g.queue = append(g.queue, g.change(p, f.Records))
+			if c := g.change(p, f.Records); len(c.Records) > 0 { // else the end of a transaction
+				g.queue = append(g.queue, c)
+			}
 		}
 		switch {
 		case f.Err == nil:
@@ -283,6 +288,9 @@ func (g *group) change(p *part, records []*kgo.Record) logsource.Change {
 	var t texts.Pages
 	var room [positionDigits]byte
 	for _, r := range records {
+		if r.Attrs.IsControl() {
+			continue
+		}
 		m, epoch := message(r, g.opts.IDHeader, &t)
 		if g.opts.Dead != "" {
 			m.Headers = readDead(g.opts.Dead, m.Headers)
@@ -335,6 +343,7 @@ func (g *group) assigned(ctx context.Context, cl *kgo.Client, added map[string][
 	g.member, g.refused = member, time.Time{}
 	kept := maps.Clone(g.parts)
 	maps.Copy(kept, g.kicked)
+	g.each(added, func(name string) { g.awaited[name] = true })
 	g.mu.Unlock()
 	for topic, numbers := range added {
 		for _, n := range numbers {
@@ -413,6 +422,7 @@ func (g *group) drop(gone map[string][]int32, revoked bool) {
 	g.mu.Lock()
 	g.each(gone, func(name string) {
 		delete(g.kicked, name)
+		delete(g.awaited, name)
 		p := g.parts[name]
 		if p == nil {
 			return

@@ -165,6 +165,7 @@ func (g *group) admit(fresh []*part, changes []logsource.Change) {
 	defer g.mu.Unlock()
 	for _, p := range fresh {
 		delete(g.kicked, p.name)
+		delete(g.awaited, p.name)
 		_, before := g.stays[p.name]
 		p.known = !before
 		g.parts[p.name] = p

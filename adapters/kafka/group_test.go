@@ -180,6 +180,7 @@ var groupTests = []struct {
 	{"trimmed while reading", 1, testTrimmedWhileReading},
 	{"latest", 1, testLatest},
 	{"removed member", 1, testRemoved},
+	{"lag", 2, testLag},
 	{"deleted topic", 1, testDeleted},
 	{"transactions", 1, testCommittedOnly},
 	{"instance twice", 1, testInstanceTwice},

@@ -59,13 +59,14 @@ func OpenSource(ctx context.Context, o SourceOptions) (ackwise.Source, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open nakadi source: %w", errors.Join(err, l.Close()))
 	}
-	return &source{Source: src, o: o}, nil
+	return &source{Source: src, log: l, o: o}, nil
 }
 
 // source says of the loop over the partitions what is true of Nakadi's.
 type source struct {
 	*logsource.Source
-	o SourceOptions
+	log *log
+	o   SourceOptions
 }
 
 // Features: a partition that is not committed for the commit timeout is lost, and nothing extends

@@ -16,6 +16,10 @@ type stats struct {
 			Partition string `json:"partition"`
 			State     string `json:"state"`
 			Stream    string `json:"stream_id"`
+			// Unconsumed and Lag may be left out: of a partition of which nothing was consumed yet, and
+			// where nobody has asked.
+			Unconsumed *int64 `json:"unconsumed_events"`
+			Lag        *int64 `json:"consumer_lag_seconds"`
 		} `json:"partitions"`
 	} `json:"items"`
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/ackwise/ackwise/internal/pause"
 )
@@ -137,5 +138,39 @@ func TestRunThroughAnotherSystem(t *testing.T) {
 	slices.Sort(all)
 	if !slices.Equal(there, all) {
 		t.Errorf("%d lines came out, want %d", len(there), len(all))
+	}
+}
+
+// TestUntilEmptyWaitsForTheGroup: a group that takes its time to assign partitions is not drained
+// before it has.
+func TestUntilEmptyWaitsForTheGroup(t *testing.T) {
+	broker, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.SeedTopics(1, "lines"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer broker.Close()
+	const takes = quietFor + 3*time.Second
+	broker.ControlKey(int16(kmsg.JoinGroup), func(kmsg.Request) (kmsg.Response, error, bool) {
+		broker.SleepControl(func() { pause.For(t.Context(), takes) })
+		return nil, nil, false
+	})
+	client, err := kgo.NewClient(kgo.SeedBrokers(broker.ListenAddrs()...))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	r := &kgo.Record{Topic: "lines", Value: []byte("x")}
+	if err := client.ProduceSync(t.Context(), r).FirstErr(); err != nil {
+		t.Fatal(err)
+	}
+	out := filepath.Join(t.TempDir(), "out")
+	path := writeFile(t, "f.yaml", pipelineOf("from: kafka://"+broker.ListenAddrs()[0]+
+		"/lines?group=g", "to: file://"+out, "no_dead_letters: true"))
+	begin := time.Now()
+	if r := run(t, "", "run", "--until-empty", path); r.code != 0 || content(out) != "x\n" {
+		t.Errorf("ended with %d and %q:\n%s", r.code, content(out), r.err)
+	}
+	if took := time.Since(begin); took < takes {
+		t.Errorf("the group took no time: %s", took)
 	}
 }
