@@ -58,7 +58,7 @@ func (b *backlogRun) start(ctx context.Context) (*process, error) {
 		}
 	})
 	if err := json.NewEncoder(c.orders).Encode(b.order); err != nil {
-		return nil, errors.Join(fmt.Errorf("tell the child: %w", err), c.kill())
+		return nil, fmt.Errorf("tell the child: %w: %s", err, c.whatItSaid())
 	}
 	return c, nil
 }

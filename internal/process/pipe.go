@@ -223,7 +223,11 @@ func (h *PipeHandler) live(p *pipeProcess, trial time.Duration) {
 	defer t.Stop()
 	select {
 	case <-t.C:
-		h.update(func() { h.starting, h.proc = nil, p })
+		select {
+		case <-p.child.done: // it has ended, and nobody had time to notice
+		default:
+			h.update(func() { h.starting, h.proc = nil, p })
+		}
 	case <-p.child.done:
 	case <-h.closing:
 	}
