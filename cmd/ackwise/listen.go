@@ -80,7 +80,7 @@ func (r *runner) listen(f listenFlags) (*health, error) {
 	r.log.Info("listening", "address", l.Addr().String(), "open_to_others", f.Insecure)
 	h.wg.Go(func() { _ = h.server.Serve(l) }) // ends with close
 	stop := context.AfterFunc(r.a.ctx, func() { h.draining.Store(true) })
-	r.order = append(r.order, func() error {
+	r.closeLater(func() error {
 		stop()
 		return h.close()
 	})

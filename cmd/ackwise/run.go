@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/ackwise/ackwise"
@@ -82,25 +83,34 @@ type runner struct {
 	waits      bool // for systems that do not answer at the start
 
 	create  map[string]bool // directories that may be made
-	dirs    map[string]*directory
 	files   map[string]*file.Sink
 	out     map[file.Format]*file.Sink
 	remotes map[string]ackwise.Sink // by address: they are shared
-	order   []func() error          // what is to be closed, in reverse
 	flows   []*flow
-	// turn holds one token: while pipelines run, whoever has it opens what did not answer before.
-	turn chan struct{}
+	// started: the pipelines run, and what is opened now holds nobody else up.
+	started atomic.Bool
+
+	dirsMu sync.Mutex // guards dirs; held while one is opened, which nobody opens beside it
+	dirs   map[string]*directory
+
+	orderMu sync.Mutex     // guards order; taken after dirsMu
+	order   []func() error // what is to be closed, in reverse
 	// metrics are what --listen shows; nil = nobody looks.
 	metrics *metrics
 }
 
 func newRunner(a *app, untilEmpty bool) *runner {
-	r := &runner{a: a, untilEmpty: untilEmpty, turn: make(chan struct{}, 1),
+	return &runner{a: a, untilEmpty: untilEmpty,
 		log:    slog.New(slog.NewTextHandler(a.err, &slog.HandlerOptions{Level: slog.LevelInfo})),
 		create: map[string]bool{}, dirs: map[string]*directory{}, files: map[string]*file.Sink{},
 		out: map[file.Format]*file.Sink{}, remotes: map[string]ackwise.Sink{}}
-	r.turn <- struct{}{}
-	return r
+}
+
+// closeLater has f close what was just opened, before all that was opened until now.
+func (r *runner) closeLater(f func() error) {
+	r.orderMu.Lock()
+	defer r.orderMu.Unlock()
+	r.order = append(r.order, f)
 }
 
 // closing closes what f has opened, in reverse.
@@ -171,6 +181,8 @@ func (r *runner) open() error {
 
 // directory returns an open directory.
 func (r *runner) directory(dir string) (*directory, error) {
+	r.dirsMu.Lock()
+	defer r.dirsMu.Unlock()
 	if d, ok := r.dirs[dir]; ok {
 		return d, nil
 	}
@@ -179,7 +191,7 @@ func (r *runner) directory(dir string) (*directory, error) {
 		return nil, err
 	}
 	r.dirs[dir] = d
-	r.order = append(r.order, d.Close)
+	r.closeLater(d.Close)
 	return d, nil
 }
 
@@ -194,7 +206,7 @@ func (r *runner) file(path string, o file.SinkOptions) (*file.Sink, error) {
 		return nil, err
 	}
 	r.files[key] = s
-	r.order = append(r.order, s.Close)
+	r.closeLater(s.Close)
 	return s, nil
 }
 
@@ -210,6 +222,7 @@ func (r *runner) stream(o file.SinkOptions) *file.Sink {
 func (r *runner) runAll() error {
 	ctx, cancel := context.WithCancel(r.a.ctx)
 	defer cancel()
+	r.started.Store(true)
 	var wg, watch sync.WaitGroup
 	errs := make([]error, len(r.flows))
 	for i, f := range r.flows {

@@ -61,13 +61,7 @@ func (f *flow) await(ctx context.Context) error {
 		if !pause.For(ctx, b.Delay(n, (1+rand.Float64())/2)) {
 			return nil
 		}
-		select {
-		case <-f.r.turn:
-		case <-ctx.Done():
-			return nil
-		}
 		err := f.openInput()
-		f.r.turn <- struct{}{}
 		switch {
 		case ctx.Err() != nil:
 			return nil

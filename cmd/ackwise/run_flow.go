@@ -66,7 +66,7 @@ func (f *flow) openSource() (err error) {
 	if f.in, err = f.cfg.from.scheme.source(f.r, f); err != nil {
 		return err
 	}
-	f.r.order = append(f.r.order, f.in.source.Close)
+	f.r.closeLater(f.in.source.Close)
 	if f.meter != nil {
 		f.in.source = &meteredSource{f.in.source, f.meter, func() {
 			if !f.receiving.Swap(true) {
@@ -101,7 +101,7 @@ func (f *flow) openStore() (err error) {
 		return &ackwise.HintError{Err: err, // it may have a hint of its own, which is told before
 			Hint: "Nothing was handled: without its store no message can be told from its repeat."}
 	}
-	f.r.order = append(f.r.order, f.store.Close)
+	f.r.closeLater(f.store.Close)
 	return nil
 }
 

@@ -22,6 +22,17 @@ const (
 	closePatience = 30 * time.Second
 )
 
+// firstPatience is how long one that is opened again if need be may hold up the others.
+const firstPatience = 5 * time.Second
+
+// patience is how long a system may take now.
+func (r *runner) patience() time.Duration {
+	if r.waits && !r.started.Load() {
+		return firstPatience
+	}
+	return openPatience
+}
+
 // opening is what an adapter is told when it opens.
 type opening struct {
 	create bool // what is missing
@@ -91,7 +102,7 @@ func system(prefix, form string, source *side[ackwise.Source],
 }
 
 func openRemote(r *runner, f *flow) (*inlet, error) {
-	s, err := reach.Within(r.a.ctx, openPatience,
+	s, err := reach.Within(r.a.ctx, r.patience(),
 		func(ctx context.Context) (ackwise.Source, error) {
 			return f.cfg.from.remote.source(ctx, opening{create: f.cfg.Create, log: r.log})
 		})
@@ -115,7 +126,7 @@ func openRemoteSink(r *runner, p *pipelineConfig, e endpoint, _ file.SinkOptions
 		return outlet{sink: s}, nil
 	}
 	open := func(ctx context.Context) (ackwise.Sink, error) {
-		s, err := reach.Within(ctx, openPatience, func(ctx context.Context) (ackwise.Sink, error) {
+		s, err := reach.Within(ctx, r.patience(), func(ctx context.Context) (ackwise.Sink, error) {
 			return e.remote.sink(ctx, opening{create: p.Create, dead: e.dead, log: r.log})
 		})
 		if err != nil {
@@ -128,7 +139,7 @@ func openRemoteSink(r *runner, p *pipelineConfig, e endpoint, _ file.SinkOptions
 		return outlet{}, err
 	}
 	r.remotes[key] = s
-	r.order = append(r.order, func() error { return closeWithin(s.Close) })
+	r.closeLater(func() error { return closeWithin(s.Close) })
 	return outlet{sink: s}, nil
 }
 
