@@ -201,7 +201,7 @@ func TestFaultAMillionKeysAreLetGo(t *testing.T) {
 	}
 	t.Logf("%d keys in %d files went in %s, of which the lock was held for %s", keys, before, took,
 		locked)
-	if took > time.Second {
+	if long() && took > time.Second {
 		t.Errorf("it took %s, want less than a second", took)
 	}
 }

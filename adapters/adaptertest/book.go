@@ -46,6 +46,9 @@ type event struct {
 // saysOrder is the kind of the events that are orders.
 const saysOrder = "order"
 
+// saysStops is the kind of the event that tells a member to end.
+const saysStops = "stops"
+
 // saysOver is the kind of the event that ends a member.
 const saysOver = "over"
 
@@ -122,10 +125,10 @@ func (b *book) unsettled(m *member) (n int) {
 		if e.by != m {
 			continue
 		}
-		switch e.Kind {
-		case saysReceived:
+		switch {
+		case e.Kind == saysReceived:
 			n++
-		case saysSettled:
+		case e.Kind == saysSettled, e.Kind == saysRefused && e.Lost:
 			n--
 		}
 	}
@@ -159,6 +162,14 @@ func (b *book) settled(s *said) {
 	if s.Outcome == doAck {
 		b.done[s.ID] = true
 	}
+}
+
+// stops notes that a member is told to end.
+func (b *book) stops(m *member) {
+	b.locked(func() {
+		m.stopping = true
+		b.events = append(b.events, event{said: said{Kind: saysStops, At: time.Now().UnixNano()}, by: m})
+	})
 }
 
 // end notes that a member is gone: all it said was heard.

@@ -34,7 +34,7 @@ func lostAck(r *rig) {
 	m := r.member("first", setup{}, holdAll)
 	m.holds(1)
 	m.order(order{Do: doSwallow})
-	m.answers(ackThenHold(5))
+	m.answers(r.ackSome(5))
 	r.until("a settlement is carried out", func() bool {
 		return slices.ContainsFunc(r.book.events, func(e event) bool { return e.Kind == saysSwallowed })
 	})
@@ -227,7 +227,7 @@ func (r *rig) away(leave func(), most time.Duration, back func()) {
 	r.publish(messages(0, 60, 12))
 	var m *member
 	if r.h.Source != nil {
-		m = r.member("consumer", setup{}, ackThenHold(10))
+		m = r.member("consumer", setup{}, r.ackSome(10))
 		m.holds(1)
 		r.until("an ack is carried out", func() bool { return len(r.book.done) > 0 })
 	}

@@ -226,7 +226,7 @@ func poisonKills(r *rig) {
 			continue
 		}
 		if !r.h.Source.Counts { // what is in flight beside it is charged too
-			r.waits(time.Second, func() bool { return r.book.unsettled(m) <= 1 })
+			r.waits(30*time.Second, func() bool { return r.book.unsettled(m) <= 1 })
 		}
 		m.answers(func(s *said) order {
 			if s.ID == poison {

@@ -34,10 +34,11 @@ func (r *rig) hand(name string) *hand {
 // close ends the session in good order.
 func (h *hand) close() {
 	h.r.t.Helper()
+	h.r.book.stops(h.as)
 	if err := h.src.Close(); err != nil {
 		h.r.t.Errorf("close the source: %v", err)
 	}
-	h.r.book.locked(func() { h.as.last, h.as.stopping = time.Now().UnixNano(), true })
+	h.r.book.locked(func() { h.as.last = time.Now().UnixNano() })
 	h.r.book.end(h.as)
 }
 

@@ -28,6 +28,7 @@ type handOut struct {
 	outcome  string // of ordered and settled
 	settling int64  // when the settlement began; 0 = it has not
 	asked    string // its outcome: what a killed member did not live to tell may have been carried out
+	leaving  bool   // its consumer was told to end
 	over     bool   // its consumer is gone
 	late     bool   // it was settled so late that its lease may have been over before
 	taken    bool   // its settlement was refused: the lease was lost
@@ -85,6 +86,10 @@ func (j *judgement) see(e *event) {
 	switch {
 	case e.Kind == saysReceived:
 		j.received(e)
+	case e.Kind == saysStops:
+		for _, out := range j.byToken {
+			out.leaving = out.leaving || out.by == e.by
+		}
 	case e.Kind == saysOver:
 		j.over(e.by)
 	case h == nil:
@@ -256,9 +261,9 @@ func (h *handOut) ended() bool { return h.over && h.by.killed != 0 }
 // unsettled returns the causes that can follow a hand-out whose settlement nobody has seen.
 func (j *judgement) unsettled(last *handOut) []ackwise.Cause {
 	causes := []ackwise.Cause{ackwise.CauseLeaseExpired}
-	// A journal takes no last word from a member that it has shut out. Once that has stopped too,
-	// nobody knows better than that it was lost.
-	shutOut := last.taken && last.over && !j.each
+	// A journal takes no last word from a member that it has shut out. Once that stops too, nobody
+	// knows better than that it was lost.
+	shutOut := last.taken && (last.leaving || last.over) && !j.each
 	if last.ended() || j.b.disturbed || shutOut {
 		causes = j.lost(last)
 	}

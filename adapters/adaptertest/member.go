@@ -219,7 +219,7 @@ func (m *member) killNow() {
 // stop ends it in good order, and waits.
 func (m *member) stop() {
 	m.r.t.Helper()
-	m.r.book.locked(func() { m.stopping = true })
+	m.r.book.stops(m)
 	m.order(order{Do: doStop})
 	m.r.until(m.name+" stops", func() bool { return m.over })
 	if !m.r.book.is(func() bool { return m.clean }) {
@@ -260,5 +260,17 @@ func ackThenHold(n int) func(*said) order {
 			return order{Do: doAck}
 		}
 		return order{}
+	}
+}
+
+// ackSome acks n deliveries, and what comes again of them because its lease was over, and holds the
+// rest.
+func (r *rig) ackSome(n int) func(*said) order {
+	first := ackThenHold(n)
+	return func(s *said) order {
+		if r.book.late[s.ID] {
+			return order{Do: doAck}
+		}
+		return first(s)
 	}
 }

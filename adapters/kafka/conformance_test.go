@@ -122,7 +122,7 @@ func bed(t *testing.T, mode, brokers string, b *adaptertest.Bed) *adaptertest.Be
 	case "consumer":
 		b.Source += "&protocol=consumer"
 	default:
-		b.Source += "&session-timeout=2s&rebalance-timeout=10s"
+		b.Source += "&session-timeout=6s&rebalance-timeout=15s"
 	}
 	return b
 }

@@ -43,7 +43,7 @@ func runShareTests(t *testing.T, start func(t *testing.T) *place) {
 func TestShare(t *testing.T) {
 	runShareTests(t, func(t *testing.T) *place {
 		return fakePlace(t, 2, "share", kfake.BrokerConfigs(map[string]string{
-			"group.share.record.lock.duration.ms": "1500",
+			"group.share.record.lock.duration.ms": "5000",
 			"share.record.lock.sweep.interval.ms": "100",
 			"group.share.heartbeat.interval.ms":   "100",
 			"group.share.session.timeout.ms":      "2000",

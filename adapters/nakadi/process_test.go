@@ -13,6 +13,7 @@ import (
 
 	"github.com/ackwise/ackwise/adapters/adaptertest"
 	fake "github.com/ackwise/ackwise/test/nakadi"
+	"github.com/ackwise/ackwise/test/servers"
 )
 
 // fakeProcess is the variable that makes the test binary the fake server.
@@ -39,7 +40,7 @@ type process struct {
 
 func startFake(t *testing.T) *process {
 	t.Helper()
-	p := &process{dir: t.TempDir(), address: "127.0.0.1:0"}
+	p := &process{dir: t.TempDir(), address: servers.Fixed(t)}
 	t.Cleanup(func() { p.Kill(t) })
 	p.Restart(t)
 	return p

@@ -105,13 +105,13 @@ func TestCausesWithoutNotes(t *testing.T) {
 	b := newBed(t, fake.Options{})
 	b.kind("orders", 1, nil)
 	b.oneKey(1)
-	src := b.source(mine+"&commit_timeout=1s&read_from=begin", nil)
+	src := b.source(mine+"&commit_timeout=3s&read_from=begin", nil)
 	d := receive(t, src, 1)[0]
 	if d.Cause != ackwise.CauseUnknown {
 		t.Errorf("in the backlog: %s", d.Cause)
 	}
 	src.Settle(t.Context(), []ackwise.Settlement{{Token: d.Token, Outcome: ackwise.OutcomeNack,
-		Reason: "no", Delay: 3 * time.Second}}) // longer than a stream lives
+		Reason: "no", Delay: 7 * time.Second}}) // longer than a stream lives
 	d = receive(t, src, 1)[0]
 	if d.Cause != ackwise.CauseFailed || d.Counts.Failures != 1 || d.Attempt != 2 {
 		t.Errorf("through a stream: %s, %+v", d.Cause, d.Counts)
@@ -123,7 +123,7 @@ func TestCausesWithoutNotes(t *testing.T) {
 	if d = receive(t, src, 1)[0]; d.Cause != ackwise.CauseFirst {
 		t.Errorf("later: %s", d.Cause)
 	}
-	if f := src.Features(); f.Counts || f.Causes || f.Extend || f.Lease != time.Second {
+	if f := src.Features(); f.Counts || f.Causes || f.Extend || f.Lease != 3*time.Second {
 		t.Errorf("features %+v", f)
 	}
 }
@@ -135,7 +135,7 @@ func TestCommitTimeout(t *testing.T) {
 	b.kind("orders", 1, nil)
 	b.oneKey(2)
 	var told seen
-	src := b.source(mine+"&commit_timeout=1s&notes=file:"+t.TempDir(),
+	src := b.source(mine+"&commit_timeout=3s&notes=file:"+t.TempDir(),
 		func(o *nakadi.SourceOptions) { o.Log.Observe = told.observe })
 	d := receive(t, src, 1)[0]
 	if d.Cause != ackwise.CauseFirst {

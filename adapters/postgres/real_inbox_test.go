@@ -155,9 +155,18 @@ func TestInboxSerializable(t *testing.T) {
 	o := options("in")
 	o.Serializable = true
 	var calls atomic.Int64
+	two := make(chan struct{}) // the first two transactions are open at the same time
 	h, _ := bound(t, postgres.PGX(b.pool),
 		func(ctx context.Context, tx pgx.Tx, d *ackwise.Delivery) error {
-			calls.Add(1)
+			switch calls.Add(1) {
+			case 1:
+				select {
+				case <-two:
+				case <-ctx.Done():
+				}
+			case 2:
+				close(two)
+			}
 			_, err := tx.Exec(ctx, "INSERT INTO own VALUES ($1)", d.ID)
 			return err
 		}, o)

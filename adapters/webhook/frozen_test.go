@@ -65,7 +65,7 @@ func TestConnectionThatDied(t *testing.T) {
 	if err := os.WriteFile(ca, block, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	s := open(t, h.URL+"?timeout=300ms&ca="+ca)
+	s := open(t, h.URL+"?timeout=10s&ca="+ca)
 	transport := s.c.Transport.(*http.Transport)
 	transport.HTTP2.SendPingTimeout /= 100
 	transport.HTTP2.PingTimeout /= 100
@@ -81,6 +81,7 @@ func TestConnectionThatDied(t *testing.T) {
 	if r := publish(t, s, ackwise.Message{ID: "1"}); r.Class != ackwise.ResultAccepted {
 		t.Fatalf("got %+v", r)
 	}
+	s.o.Timeout = 300 * time.Millisecond
 	close(stop)
 	end := time.Now().Add(30 * time.Second)
 	for n := 0; ; n++ {

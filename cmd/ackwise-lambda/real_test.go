@@ -336,9 +336,9 @@ func TestRealStream(t *testing.T) {
 			env := []string{"ACKWISE_TO=" + a.url + "/in", "ACKWISE_BACKOFF_FIRST=10ms"}
 			if with {
 				env = append(env, "ACKWISE_DEDUP=dynamodb://"+region+"/"+table+"-dedup?name=relay&endpoint="+
-					server, "ACKWISE_DEDUP_LEASE=1s")
+					server, "ACKWISE_DEDUP_LEASE=5s")
 			}
-			h = lambdaOf(t, 3*time.Second, env...)
+			h = lambdaOf(t, 20*time.Second, env...)
 			m := lambdahost.Mapping{Invoke: h.Invoke, Report: true, BatchSize: 10}
 			stream(t, m, s, func() bool { return distinct(a.accepted()) == n })
 			got := a.accepted()

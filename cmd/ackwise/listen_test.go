@@ -107,8 +107,8 @@ func TestHealth(t *testing.T) {
 	must(t, `{"n":1}`+"\n"+`{"n":2}`+"\n", "publish", "--dir", dir+"/d", "--create", "orders")
 	path := writeFile(t, "p.yaml", fmt.Sprintf(`pipelines:
   - name: slow
-    from: queue://%s/d/orders/s
-    exec: while [ ! -e %s ]; do sleep 0.02; done; grep -q 1
+    from: queue://%[1]s/d/orders/s
+    exec: echo x >> %[1]s/up; while [ ! -e %[2]s ]; do sleep 0.02; done; grep -q 1
     create: true
     concurrency: 2
     max_failures: 1
@@ -125,7 +125,8 @@ func TestHealth(t *testing.T) {
 			t.Errorf("%s as %q: %d %s, want %d", c.path, c.host, code, body, c.code)
 		}
 	}
-	waitFor(t, "both are handed out", func() bool {
+	waitFor(t, "both are at work", func() bool { return content(dir+"/up") == "x\nx\n" })
+	waitFor(t, "both are counted", func() bool {
 		_, body := s.get("/metrics", "")
 		return strings.Contains(body, `ackwise_deliveries_total{cause="first",pipeline="slow"} 2`)
 	})

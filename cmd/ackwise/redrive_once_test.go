@@ -196,7 +196,7 @@ func TestRedriveOnceLeavesWhatIsNotAccepted(t *testing.T) {
 		}
 		return http.StatusOK
 	})
-	path := redriveFile(t, dir, "to: "+g.URL, "deadline: 2s",
+	path := redriveFile(t, dir, "to: "+g.URL, "deadline: 5s",
 		"backoff: {first: 50ms, cap: 100ms}")
 	r := run(t, "", "redrive", "--once", path)
 	sum := summary(t, r)
@@ -241,7 +241,7 @@ func TestRedriveOnceTargetDown(t *testing.T) {
 func TestRedriveOnceIsKilled(t *testing.T) {
 	dir, ids := deadOf(t, 200)
 	g := newTarget(t, nil)
-	path := redriveFile(t, dir, "to: "+g.URL, "rate: 400/s")
+	path := redriveFile(t, dir, "to: "+g.URL, "rate: 100/s")
 	kills := 0
 	for round := range 3 {
 		c := command(t, "redrive", "--once", path)
@@ -302,7 +302,7 @@ func dropLease(t *testing.T, dir string) {
 func TestRedriveOnceTwice(t *testing.T) {
 	dir, ids := deadOf(t, 60)
 	g := newTarget(t, nil)
-	path := redriveFile(t, dir, "to: "+g.URL, "rate: 100/s")
+	path := redriveFile(t, dir, "to: "+g.URL, "rate: 20/s") // so that both are there for a while
 	var wg sync.WaitGroup
 	results := make([]result, 2)
 	first := command(t, "redrive", "--once", path)

@@ -305,7 +305,7 @@ func (p *pass) targetFails(t *testing.T) {
 		return
 	}
 	for _, f := range []fake.Fault{
-		{Kind: fake.Slow, Delay: 2500 * time.Millisecond, Times: 1},
+		{Kind: fake.Slow, Delay: 10 * time.Second, Times: 1},
 		{Kind: fake.LoseAnswer, Times: 3}, {Kind: fake.Partial, Every: 2, Store: true, Times: 3},
 		{Kind: fake.Down, Times: 3}, {Kind: fake.Status, Code: 500, Times: 3},
 		{Kind: fake.Partial, Every: 3, Times: 3},

@@ -101,10 +101,14 @@ func obey(d *ackwise.Delivery) {
 	}
 }
 
+// patience is a Grace that a child needs only on a machine that is very busy.
+const patience = 10 * time.Second
+
 // pipeTo starts a PipeHandler on this binary in a mode.
 func pipeTo(t *testing.T, mode string, o Options) (*PipeHandler, *reports) {
 	t.Helper()
 	t.Setenv(modeEnv, mode)
+	t.Setenv("GORACE", "atexit_sleep_ms=0 "+os.Getenv("GORACE")) // a child ends without its pause
 	r := &reports{}
 	o.Report = r.add
 	if o.Grace == 0 {

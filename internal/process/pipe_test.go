@@ -86,7 +86,7 @@ func TestPipeNonsense(t *testing.T) {
 }
 
 func TestPipeProcessEnds(t *testing.T) {
-	h, r := pipeTo(t, "obey", Options{})
+	h, r := pipeTo(t, "obey", Options{Grace: patience})
 	silent := make(chan error, 1)
 	go func() { silent <- h.Handle(t.Context(), message("1", "silent")) }()
 	// The silent one is written first or after the restart; either way only what the process
@@ -109,7 +109,7 @@ func TestPipeProcessEnds(t *testing.T) {
 }
 
 func TestPipeThatCannotStartGivesUp(t *testing.T) {
-	h, _ := pipeTo(t, "ends", Options{MaxIdleEnds: 3, RestartMin: time.Second,
+	h, _ := pipeTo(t, "ends", Options{Grace: patience, MaxIdleEnds: 3, RestartMin: time.Second,
 		RestartMax: time.Second})
 	err := h.Handle(t.Context(), message("1", "done"))
 	if !errors.Is(err, errReleased) {
@@ -161,7 +161,7 @@ func TestPipeThatClosesItsOutput(t *testing.T) {
 func TestPipeNotices(t *testing.T) {
 	log := t.TempDir() + "/log"
 	t.Setenv("PROCESS_TEST_LOG", log)
-	h, _ := pipeTo(t, "obey", Options{})
+	h, _ := pipeTo(t, "obey", Options{Grace: patience})
 	for i, err := range []error{nil, ackwise.ErrLeaseLost, ackwise.ErrFull} {
 		d := message(strconv.Itoa(i), "done")
 		if err := h.Handle(t.Context(), d); err != nil {

@@ -411,7 +411,7 @@ func TestO1NackedMessageKeepsItsPlace(t *testing.T) {
 	}
 	publish(t, s, ms...)
 	take(t, s, 1, func(*ackwise.Delivery) ackwise.Settlement {
-		return ackwise.Settlement{Outcome: ackwise.OutcomeNack, Delay: 200 * time.Millisecond}
+		return ackwise.Settlement{Outcome: ackwise.OutcomeNack, Delay: 3 * time.Second}
 	})
 	leaving, err := s.Receiver(t.Context(), in, sub, queue.ReceiverOptions{})
 	if err != nil {

@@ -4,6 +4,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -40,12 +41,17 @@ func drainFull(t *testing.T, small string, atStart bool) {
 	if !atStart {
 		p.startConsumer(t)
 		until(t, "some are done", func() bool { return p.ack.count() >= 200 })
+		p.consumer.signal(syscall.SIGSTOP) // so that it has something left to do
+		until(t, "it is halted", func() bool { return stateOf(p.consumer.cmd.Process.Pid) == "T" })
 	}
 	filler := fill(t, small, 1<<40)
 	if atStart {
 		p.startConsumer(t)
-	} else if n := p.ack.count(); n == 2000 {
-		t.Fatal("all was acked before the disk was full")
+	} else {
+		if n := p.ack.count(); n == 2000 {
+			t.Fatal("all was acked before the disk was full")
+		}
+		p.consumer.signal(syscall.SIGCONT)
 	}
 	filled := time.Now()
 	until(t, "the store asks again how much is free", func() bool {

@@ -3,6 +3,7 @@ package kill
 import (
 	"bufio"
 	"encoding/json"
+	"io"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -61,6 +62,15 @@ func cutOff(t *testing.T, p *process) string {
 	return strings.TrimSuffix(line, "\n")
 }
 
+// gate is an empty part of an input that comes once it is closed.
+type gate chan struct{}
+
+// Read waits.
+func (g gate) Read([]byte) (int, error) {
+	<-g
+	return 0, io.EOF
+}
+
 // wantSaid fails the test where a process did not say a word of these.
 func (p *process) wantSaid(t *testing.T, words ...string) {
 	t.Helper()
@@ -79,8 +89,11 @@ func TestReaderGone(t *testing.T) {
 		w := newWorld(t)
 		all := w.add(5000, 10)
 		p := prepare(t, nil, w.publishArgs("--batch", "16")...)
-		p.cmd.Stdin = strings.NewReader(lines(all))
+		gone := make(gate) // more is to be printed once the reader has gone
+		p.cmd.Stdin = io.MultiReader(strings.NewReader(lines(all[:2500])), gone,
+			strings.NewReader(lines(all[2500:])))
 		first := cutOff(t, p)
+		close(gone)
 		p.wantExit(t, 1)
 		p.wantSaid(t, "broken pipe")
 		if first != all[0].ID {

@@ -61,8 +61,8 @@ func TestProcessIsKept(t *testing.T) {
 // (lambda/latest/dg/configuration-timeout.html), and the environment is not used again.
 func TestTimeout(t *testing.T) {
 	t.Parallel()
-	h := host(t, lambdahost.Options{Timeout: time.Second}, "on")
-	if got := invoke(t, h, `"hang"`); got != "Sandbox.Timedout: Task timed out after 1.00 seconds" {
+	h := host(t, lambdahost.Options{Timeout: 5 * time.Second}, "on")
+	if got := invoke(t, h, `"hang"`); got != "Sandbox.Timedout: Task timed out after 5.00 seconds" {
 		t.Errorf("a function that hangs is answered %s", got)
 	}
 	if got := invoke(t, h, `"process"`); got != "2" {
@@ -124,7 +124,7 @@ func (n notice) Write(p []byte) (int, error) {
 // TestOneEventAtATime: each process has one event in flight, and Processes bounds them.
 func TestOneEventAtATime(t *testing.T) {
 	t.Parallel()
-	h := host(t, lambdahost.Options{Processes: 2, Timeout: time.Second}, "on")
+	h := host(t, lambdahost.Options{Processes: 2, Timeout: 5 * time.Second}, "on")
 	var wg sync.WaitGroup
 	var mu sync.Mutex // guards procs
 	procs := map[string]bool{}

@@ -75,19 +75,27 @@ func (p *stream) ended(shard string) bool {
 
 // shard reads a shard in order and gives each record to the lane of its key.
 func (p *stream) shard(ctx context.Context, id string) {
-	lanes := make([]chan Record, p.m.Parallel)
+	lanes := make([]chan []Record, p.m.Parallel)
 	var wg sync.WaitGroup // one goroutine a lane, ended by its channel
 	for i := range lanes {
-		lanes[i] = make(chan Record, p.m.BatchSize)
+		lanes[i] = make(chan []Record, 1)
 		wg.Go(func() { p.lane(ctx, id, lanes[i]) })
 	}
 	after := ""
 	for ctx.Err() == nil {
 		records, end, err := p.shards.Read(ctx, id, after, p.m.BatchSize)
+		read := make([][]Record, len(lanes))
 		for _, r := range records {
+			n := laneOf(r.Key, len(lanes))
+			read[n] = append(read[n], r)
+			after = r.Sequence
+		}
+		for n, part := range read {
+			if len(part) == 0 {
+				continue
+			}
 			select {
-			case lanes[laneOf(r.Key, len(lanes))] <- r:
-				after = r.Sequence
+			case lanes[n] <- part:
 			case <-ctx.Done():
 			}
 		}
@@ -113,37 +121,45 @@ func laneOf(key string, n int) int {
 	return int(h.Sum32() % uint32(n))
 }
 
-// lane gathers batches and delivers them one after another.
-func (p *stream) lane(ctx context.Context, shard string, in <-chan Record) {
-	for first := range in {
-		batch := []Record{first}
-		window := time.NewTimer(p.m.Window)
-	gather:
-		for len(batch) < p.m.BatchSize {
-			select {
-			case r, ok := <-in:
-				if !ok {
-					break gather
-				}
-				batch = append(batch, r)
-				continue
-			default:
-			}
-			select {
-			case r, ok := <-in:
-				if !ok {
-					break gather
-				}
-				batch = append(batch, r)
-			case <-window.C:
-				break gather
-			case <-ctx.Done():
-				break gather
-			}
+// lane gathers batches and delivers them one after another. in has what each read has brought.
+func (p *stream) lane(ctx context.Context, shard string, in <-chan []Record) {
+	for batch := range in {
+		for len(batch) > 0 {
+			batch = p.gather(ctx, batch, in)
+			n := min(len(batch), p.m.BatchSize)
+			p.deliver(ctx, shard, batch[:n:n])
+			batch = batch[n:]
 		}
-		window.Stop()
-		p.deliver(ctx, shard, batch)
 	}
+}
+
+// gather adds to a batch what comes until it is full, or the window is over.
+func (p *stream) gather(ctx context.Context, batch []Record, in <-chan []Record) []Record {
+	window := time.NewTimer(p.m.Window)
+	defer window.Stop()
+	for len(batch) < p.m.BatchSize {
+		select {
+		case more, ok := <-in:
+			if !ok {
+				return batch
+			}
+			batch = append(batch, more...)
+			continue
+		default:
+		}
+		select {
+		case more, ok := <-in:
+			if !ok {
+				return batch
+			}
+			batch = append(batch, more...)
+		case <-window.C:
+			return batch
+		case <-ctx.Done():
+			return batch
+		}
+	}
+	return batch
 }
 
 // deliver tries a batch, and what is left of it, until all is done or discarded.

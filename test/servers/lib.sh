@@ -55,7 +55,7 @@ port_of() {
 
 # Waits until a server answers at its port, while it lives: wait_for PORT PID LOG
 wait_for() {
-	for _ in $(seq 600); do
+	for _ in $(seq 2400); do
 		if answers "$1"; then return 0; fi
 		if ! kill -0 "$2" 2>/dev/null; then break; fi
 		sleep 0.1

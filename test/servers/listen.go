@@ -1,6 +1,8 @@
 package servers
 
 import (
+	"fmt"
+	"math/rand/v2"
 	"net"
 	"sync"
 	"testing"
@@ -32,4 +34,22 @@ func Listen(t testing.TB, serve func(net.Conn)) string {
 		serving.Wait()
 	})
 	return l.Addr().String()
+}
+
+// Fixed is an address, HOST:PORT, for a server that is ended and started again: the system gives
+// its port to nobody by chance meanwhile, as it does with those that it has chosen itself.
+func Fixed(t testing.TB) string {
+	t.Helper()
+	var lc net.ListenConfig
+	for range 50 {
+		address := fmt.Sprint("127.0.0.1:", 20_000+rand.IntN(12_000))
+		if l, err := lc.Listen(t.Context(), "tcp", address); err == nil {
+			if err := l.Close(); err != nil {
+				t.Fatal(err)
+			}
+			return address
+		}
+	}
+	t.Fatal("no port was free in 50 tries")
+	return ""
 }

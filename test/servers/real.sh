@@ -14,4 +14,4 @@ names=$(sed -n 's/^func \(\(Test\|Example\)[A-Za-z0-9_]*\)(.*/\1/p' "${files[@]}
 
 ${GO:-go} test -race -count=1 -run '^$' "${folders[@]}"
 exec bash test/servers/with.sh \
-	"${GO:-go}" test -race -count=1 -timeout "${1:-7m}" -run "^($names)\$" "${folders[@]}"
+	"${GO:-go}" test -race -count=1 -timeout "${1:-15m}" -run "^($names)\$" "${folders[@]}"

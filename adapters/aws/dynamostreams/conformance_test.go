@@ -65,7 +65,7 @@ func fakeBed(t *testing.T) *adaptertest.Bed {
 	t.Helper()
 	p := &fakeProcess{f: newFake(2)}
 	p.cond = sync.NewCond(&p.mu)
-	p.listen(t, "127.0.0.1:0")
+	p.listen(t, servers.Fixed(t))
 	t.Cleanup(func() { p.Kill(t) })
 	proxy := servers.StartProxy(t, p.address)
 	db := client("http://" + p.address)

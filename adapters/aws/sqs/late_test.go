@@ -60,15 +60,14 @@ func TestLateAnswerDisplacesNothing(t *testing.T) {
 	for _, name := range []string{"q", "q.fifo"} {
 		t.Run(name, func(t *testing.T) {
 			f := newFake(t)
-			src, snk := openBoth(t, f, name, "&lease=1s")
+			src, snk := openBoth(t, f, name, "&lease=5s")
 			publish(t, snk, keyed("k", "1", "2")...)
 			release := f.holdReceive(t)
 			done := make(chan struct{})
 			go func() { defer close(done); src.startTestPoll(2) }()
 			f.handedOut(t, name, 1)
-			for f.stored(name)[0].receives < 2 { // when the first lease is over
-				src.startTestPoll(2)
-			}
+			f.advance(5 * time.Second) // the first lease is over
+			src.startTestPoll(2)
 			ds := take(t, src, 2)
 			settle(src, ackwise.OutcomeExtend, time.Minute, ds...)
 			release()

@@ -59,7 +59,7 @@ func TestRealStandard(t *testing.T) {
 	eachReal(t, func(t *testing.T, endpoint string) {
 		f := &fake{URL: endpoint}
 		name := realQueue("q")
-		src, snk := openBoth(t, f, name, "&lease=2s")
+		src, snk := openBoth(t, f, name, "&lease=10s")
 		every := make([]byte, 256)
 		for i := range every {
 			every[i] = byte(i)
@@ -73,8 +73,8 @@ func TestRealStandard(t *testing.T) {
 			d.Cause != ackwise.CauseFirst {
 			t.Errorf("got %+v, %s", d.Message, d.Cause)
 		}
-		mustSettle(t, src, ackwise.OutcomeNack, 2*time.Second, d)
 		from := time.Now()
+		mustSettle(t, src, ackwise.OutcomeNack, 2*time.Second, d)
 		d = take(t, src, 1)[0]
 		if d.Cause != ackwise.CauseFailed || d.Attempt != 2 || time.Since(from) < 1500*time.Millisecond {
 			t.Errorf("again: %s, attempt %d, after %s", d.Cause, d.Attempt, time.Since(from))

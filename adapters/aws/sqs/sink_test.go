@@ -69,7 +69,7 @@ func TestClasses(t *testing.T) {
 	t.Run("unreached", func(t *testing.T) {
 		f := newFake(t)
 		_, snk := openBoth(t, f, "q", "")
-		snk.q.api = unreached(t, snk)
+		snk.q.api = unreached(snk)
 		wantClasses(t, snk.Publish(t.Context(), keyed("", "1")), "retryable")
 	})
 	t.Run("not sent", func(t *testing.T) {

@@ -224,10 +224,13 @@ func TestNackWithDelay(t *testing.T) {
 	src, snk := openBoth(t, f, "q", "")
 	publish(t, snk, ackwise.Message{ID: "1"})
 	mustSettle(t, src, ackwise.OutcomeNack, 90*time.Second+time.Millisecond, take(t, src, 1)...)
-	f.advance(90 * time.Second)
+	f.advance(80 * time.Second)
 	none(t, src)
-	f.advance(time.Second)
+	f.advance(11 * time.Second)
 	take(t, src, 1)
+	if n := seconds(90*time.Second + time.Millisecond); n != 91 {
+		t.Errorf("%d seconds, which is too early", n)
+	}
 	if d := src.Features().MaxNackDelay; d != 11*time.Hour {
 		t.Errorf("MaxNackDelay is %s", d)
 	}
@@ -237,6 +240,7 @@ func TestCancelledReceiveStrandsNothing(t *testing.T) {
 	t.Parallel()
 	f := newFake(t)
 	src, snk := openBoth(t, f, "q", "&lease=43200s")
+	src.o.Wait = 5 * time.Second // the poll outlives what comes
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() {
@@ -251,8 +255,10 @@ func TestCancelledReceiveStrandsNothing(t *testing.T) {
 		t.Fatalf("got %v", err)
 	}
 	publish(t, snk, ackwise.Message{ID: "1"}) // the poll is still there and gets it
-	for f.stored("q")[0].receives == 0 {
-		pause.For(t.Context(), time.Millisecond)
+	for end := time.Now().Add(time.Minute); f.stored("q")[0].receives == 0; {
+		if pause.For(t.Context(), time.Millisecond); time.Now().After(end) {
+			t.Fatal("nobody polls")
+		}
 	}
 	if d := take(t, src, 1)[0]; d.ID != "1" || d.Attempt != 1 {
 		t.Errorf("got %s, attempt %d", d.ID, d.Attempt)

@@ -89,8 +89,9 @@ func TestBucketsAreDroppedWhole(t *testing.T) {
 	s := open(t, postgres.PGX(p), pgstore.Options{Name: "s", Window: window, MaxKeys: keys})
 	exec(t, p, `INSERT INTO ackwise_done SELECT b.id, convert_to('key ' || i, 'UTF8'), '', i, NULL,
 		clock_timestamp() FROM ackwise_bucket b, generate_series(1, $1) i`, keys)
-	exec(t, p, `INSERT INTO ackwise_count SELECT id, 0, $1, clock_timestamp() FROM ackwise_bucket`,
-		keys)
+	// They count until long after their window, so that the store is surely full for a while.
+	exec(t, p, `INSERT INTO ackwise_count SELECT id, 0, $1, clock_timestamp() + interval '5 s'
+		FROM ackwise_bucket`, keys)
 	ask := []idempotency.Ask{{Key: "another", Lease: time.Minute}}
 	got, err := s.Claim(t.Context(), ask)
 	if err != nil || !errors.Is(got[0].Err, ackwise.ErrFull) {

@@ -381,11 +381,9 @@ func TestRealServerIsKilled(t *testing.T) {
 		for !so(func() bool { return len(done) >= keys*(k+1)/(kills+1) }) {
 			pause(time.Millisecond)
 		}
-		before := 0
-		so(func() bool { before = failed; return true })
 		server.Kill(t)
-		for !so(func() bool { return failed > before }) {
-			pause(time.Millisecond)
+		if _, err := once(t.Context(), s, fmt.Sprint("meanwhile-", k)); err == nil {
+			t.Error("a server that was killed has answered")
 		}
 		server.Restart(t)
 	}
@@ -690,7 +688,7 @@ func (l *lossy) Read(b []byte) (int, error) {
 func TestRealBucketsGoByThemselves(t *testing.T) {
 	client := shared(t)
 	name := name(t)
-	s := open(t, client, redisstore.Options{Name: name, Window: 200 * time.Millisecond})
+	s := open(t, client, redisstore.Options{Name: name, Window: 2 * time.Second})
 	for i := range 20 {
 		if ok, err := once(t.Context(), s, fmt.Sprint(i)); err != nil || !ok {
 			t.Fatal(ok, err)
