@@ -142,7 +142,7 @@ func (l *log) commitNote(ctx context.Context, st *stream, m logsource.Mark) erro
 		return fmt.Errorf("commit note: %w", logsource.ErrFenced)
 	}
 	if m.Position > p.pos {
-		p.pos = m.Position
+		p.pos, p.gone = m.Position, 0
 		for pos := range p.tokens {
 			if pos <= p.pos {
 				delete(p.tokens, pos)

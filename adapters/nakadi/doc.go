@@ -9,8 +9,8 @@
 //
 // It promises that a message is accepted only when Nakadi said that its event is stored; that a
 // repeated message has the same eid; that a poison event holds back no other event of its batch;
-// that no two messages of a key are on their way at once; and that no committed cursor passes a
-// message that is not settled.
+// that no two messages of a key are on their way at once; that no committed cursor passes a message
+// that is not settled; and that events which were gone before a stream began are a [TrimmedError].
 //
 // Nakadi does not deduplicate: what is unknown and sent again may be stored twice. A cursor carries
 // no note, so hand-outs are known after a crash only with SourceOptions.Notes. A message that stays

@@ -68,6 +68,7 @@ func (c *typeCache) get(ctx context.Context, name string) (*eventType, error) {
 
 type partitionInfo struct {
 	Partition string `json:"partition"`
+	Oldest    string `json:"oldest_available_offset"` // behind the newest where nothing is left
 	Newest    string `json:"newest_available_offset"`
 }
 

@@ -13,7 +13,8 @@ var errNoStream = errors.New("no stream is open now")
 
 // Lag tells how many events of this member's partitions, and of those that nobody has, are not
 // committed, and when the oldest of them was made, to the second. It is an error while no stream is
-// open.
+// open, and not known, -1, while Nakadi says nothing of a partition since nothing was consumed of
+// it.
 func (s *source) Lag(ctx context.Context) (records int64, oldest time.Time, err error) {
 	records, oldest, err = s.log.lag(ctx, time.Now())
 	if err != nil {
@@ -34,12 +35,21 @@ func (l *log) lag(ctx context.Context, now time.Time) (n int64, oldest time.Time
 		url.Values{"show_time_lag": {"true"}}, &all); err != nil {
 		return 0, time.Time{}, err
 	}
+	unknown := false
 	for _, kind := range all.Items {
 		for _, p := range kind.Partitions {
-			if p.Unconsumed == nil || *p.Unconsumed == 0 || p.Stream != st.id && p.Stream != "" {
+			switch {
+			case p.Stream != st.id && p.Stream != "": // another member's
+				continue
+			case p.Unconsumed == nil: // nothing of it was ever consumed
+				unknown = true
 				continue
 			}
-			n += *p.Unconsumed
+			left := *p.Unconsumed - l.gone(&cursor{Type: kind.Type, Partition: p.Partition})
+			if left <= 0 {
+				continue
+			}
+			n += left
 			if p.Lag == nil {
 				continue
 			}
@@ -49,5 +59,18 @@ func (l *log) lag(ctx context.Context, now time.Time) (n int64, oldest time.Time
 			}
 		}
 	}
+	if unknown {
+		n = -1
+	}
 	return n, oldest, nil
+}
+
+// gone is how many events are trimmed that Nakadi counts until something behind them is committed.
+func (l *log) gone(c *cursor) int64 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if p := l.parts[c.key()]; p != nil {
+		return p.gone
+	}
+	return 0
 }

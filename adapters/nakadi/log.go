@@ -34,6 +34,8 @@ type log struct {
 	work    sync.WaitGroup
 	tellMu  sync.Mutex // serializes calls of Observe
 
+	passed map[string]TrimmedError // what was gone of each partition; for run's goroutine only
+
 	mu       sync.Mutex // guards all below; never held during I/O
 	stream   *stream    // nil = none is open or draining
 	parts    map[string]*part
@@ -49,6 +51,7 @@ type part struct {
 	note       []byte                      // as it was last read or written
 	slow       time.Time                   // since when it is to move; zero = it is not
 	since      time.Time                   // when its first line came
+	gone       int64                       // events that it has passed over, and Nakadi still counts
 }
 
 // stream is one connection, which may still commit for a while after it has ended.

@@ -90,6 +90,9 @@ type SourceOptions struct {
 	Create bool
 	// ReadFrom is where a subscription begins that is made: "begin" or "end". Default: "begin".
 	ReadFrom string
+	// SkipTrimmed goes on with what is left where events are gone from the event type before they
+	// were committed, and tells Observe. Default: false, the source ends with a *TrimmedError.
+	SkipTrimmed bool
 	// Notes keeps what a cursor cannot carry. All members of the subscription share it. Default: in
 	// memory; after a crash causes are then unknown, and counts begin anew.
 	Notes Notes
@@ -111,7 +114,8 @@ type SourceOptions struct {
 	// 5 s.
 	CheckEvery time.Duration
 	// Log configures the loop over the partitions: its Observe is also told of "stream" (one
-	// begins), "stream-ended" and "slot-busy". PartitionMessages has to hold MaxUncommitted.
+	// begins), "stream-ended", "slot-busy" and "trimmed". PartitionMessages has to hold
+	// MaxUncommitted.
 	Log logsource.Options
 }
 
@@ -255,6 +259,7 @@ func ParseSource(text string) (SourceOptions, error) {
 	o.Group = e.Text("group", "")
 	o.Create = e.Bool("create")
 	o.ReadFrom = e.Word("read_from", "", "begin", "end")
+	o.SkipTrimmed = e.Word("on_trimmed", "stop", "stop", "skip") == "skip"
 	o.MaxUncommitted = e.Int("max_uncommitted", 0, 1, 8192)
 	o.CommitTimeout = e.Duration("commit_timeout", 0, time.Second, time.Hour)
 	o.KeepAlive = e.Duration("keep_alive", 0, time.Second, time.Hour)

@@ -37,7 +37,7 @@ func OpenSource(ctx context.Context, o SourceOptions) (ackwise.Source, error) {
 	l := &log{o: o, client: c, sub: sub, notes: o.Notes, partial: o.Notes == nil,
 		types:   &typeCache{client: c, types: map[string]cached{}},
 		changes: make(chan logsource.Change, 64), errs: make(chan error, 1),
-		parts: map[string]*part{}}
+		parts: map[string]*part{}, passed: map[string]TrimmedError{}}
 	if l.partial {
 		l.notes = &memoryNotes{notes: map[string][]byte{}}
 	} else if fresh {
@@ -140,12 +140,14 @@ func (want *subscription) create(ctx context.Context, c *client) (sub subscripti
 }
 
 // tell passes on what happened to a stream.
-func (l *log) tell(kind string, err error) {
+func (l *log) tell(kind string, err error) { l.tellOf(l.sub.ID, kind, err) }
+
+func (l *log) tellOf(id, kind string, err error) {
 	if l.o.Log.Observe == nil {
 		return
 	}
 	l.tellMu.Lock()
 	defer l.tellMu.Unlock()
 	l.o.Log.Observe(ackwise.Event{Kind: kind, Time: time.Now(), Pipeline: l.o.Log.Pipeline,
-		ID: l.sub.ID, Err: err})
+		ID: id, Err: err})
 }

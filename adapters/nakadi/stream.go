@@ -126,7 +126,7 @@ func (l *log) takeLine(ctx context.Context, st *stream, one *line) error {
 			return fmt.Errorf("partition %s has come back: begin anew", name)
 		}
 		var err error
-		if p, err = l.assign(ctx, st, &one.Cursor); err != nil {
+		if p, err = l.assign(ctx, st, one); err != nil {
 			st.stop = true
 			return err
 		}
@@ -160,8 +160,9 @@ func (l *log) takeLine(ctx context.Context, st *stream, one *line) error {
 	return nil
 }
 
-// assign takes in a partition: how far it is committed, where it ends, and what its note says.
-func (l *log) assign(ctx context.Context, st *stream, c *cursor) (*part, error) {
+// assign takes in a partition: how far it is committed, what is there of it, what its note says.
+func (l *log) assign(ctx context.Context, st *stream, one *line) (*part, error) {
+	c := &one.Cursor
 	p := &part{kind: c.Type, name: c.Partition, since: time.Now(),
 		tokens: map[ackwise.Position]string{}}
 	change := logsource.Change{Kind: logsource.Assigned, Partition: c.key(), Partial: l.partial}
@@ -170,14 +171,14 @@ func (l *log) assign(ctx context.Context, st *stream, c *cursor) (*part, error) 
 	if err != nil {
 		return nil, fmt.Errorf("look up cursors of %s: %w", c.key(), err)
 	}
-	change.Position = p.pos
 	parts, err := partitionsOf(ctx, l.client, c.Type)
 	if err != nil {
 		return nil, fmt.Errorf("look up partitions of %s: %w", c.Type, err)
 	}
+	var oldest string
 	for _, info := range parts {
 		if info.Partition == c.Partition {
-			change.End = ackwise.Position(info.Newest)
+			oldest, change.End = info.Oldest, ackwise.Position(info.Newest)
 		}
 	}
 	var made []byte
@@ -188,6 +189,10 @@ func (l *log) assign(ctx context.Context, st *stream, c *cursor) (*part, error) 
 	if err != nil {
 		return nil, fmt.Errorf("assign %s: %w", c.key(), err)
 	}
+	if err := l.passTrimmed(p, one, oldest); err != nil {
+		return nil, err
+	}
+	change.Position = p.pos
 	change.Note, change.NoteAge = openNote(p.note, time.Now())
 	if p.note == nil && made != nil {
 		change.Position, change.End = "", "" // nobody was here before

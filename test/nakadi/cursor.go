@@ -2,6 +2,7 @@ package nakadi
 
 import (
 	"net/http"
+	"slices"
 	"time"
 )
 
@@ -81,8 +82,9 @@ func (s *Server) commit(r *request) ([]commitResult, *problem) {
 		sp, n, _ := sub.locate(c)
 		result := commitResult{c, "outdated"}
 		if n > sp.committed {
-			ses.committed += n - sp.committed
-			sp.committed, sp.sent, sp.since = n, max(n, sp.sent), now
+			open := slices.DeleteFunc(sp.open, func(sent int) bool { return sent <= n })
+			ses.committed += len(sp.open) - len(open)
+			sp.open, sp.committed, sp.sent, sp.since = open, n, max(n, sp.sent), now
 			result.Result = "committed"
 			s.keep(sub, sp)
 		}
@@ -150,7 +152,8 @@ func (s *Server) getStats(w http.ResponseWriter, r *request, sub *subscription) 
 			if sp.kind != name {
 				continue
 			}
-			events := s.types[name].part(sp.name).events
+			from := s.types[name].part(sp.name)
+			events := from.events
 			one := part{Partition: sp.name, State: "unassigned",
 				Unconsumed: max(0, len(events)-1-sp.committed)}
 			if sp.owner != nil {
@@ -161,8 +164,8 @@ func (s *Server) getStats(w http.ResponseWriter, r *request, sub *subscription) 
 			}
 			if r.URL.Query().Get("show_time_lag") == "true" {
 				lag := 0
-				if one.Unconsumed > 0 {
-					lag = int(now.Sub(events[sp.committed+1].at) / time.Second)
+				if oldest := max(sp.committed+1, from.first); oldest < len(events) {
+					lag = int(now.Sub(events[oldest].at) / time.Second)
 				}
 				one.Lag = &lag
 			}

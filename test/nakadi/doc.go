@@ -11,7 +11,10 @@
 // all in memory; with a data directory a server that was killed comes back with what it had, but
 // with no session, as Nakadi's own do not outlive it.
 //
-// It does not keep: Avro, the low-level reading of events, schema evolution, retention and
-// compaction, timelines, dead letters of its own, quotas, scopes. Start with ExampleNew; Main
-// and the package cmd run one as a process.
+// It does not keep: Avro, the low-level reading of events, schema evolution, a clock for retention,
+// compaction, timelines, dead letters of its own, quotas, scopes. Events go when Server.Trim says
+// so: that a stream then begins at the oldest event that is left, that the committed cursor stays
+// where it was, and that unconsumed_events counts what is gone too, is read out of Nakadi's source
+// and was not seen on a server that runs. Start with ExampleNew; Main and the package cmd run one
+// as a process.
 package nakadi

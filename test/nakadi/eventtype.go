@@ -52,7 +52,35 @@ type eventType struct {
 
 type partition struct {
 	name   string
-	events []Stored
+	events []Stored // by their ordinals; those below first are gone
+	first  int
+}
+
+// kept are the events that are there.
+func (p *partition) kept() []Stored { return p.events[p.first:] }
+
+// trim drops the events below an ordinal and returns how many those were.
+func (p *partition) trim(before int) (dropped int) {
+	before = max(p.first, min(before, len(p.events)))
+	dropped = before - p.first
+	clear(p.events[p.first:before])
+	p.first = before
+	return dropped
+}
+
+// Trim drops the events of a partition below an offset, given as its ordinal, as retention does.
+// It returns how many have gone.
+func (s *Server) Trim(kind, name string, before int) (dropped int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	t := s.types[kind]
+	if t == nil || t.part(name) == nil {
+		return 0
+	}
+	dropped = t.part(name).trim(before)
+	s.journal.put(entry{Trim: &trimEntry{kind, name, before}})
+	s.wake()
+	return dropped
 }
 
 // Stored is one event as it is kept.
@@ -285,7 +313,7 @@ func (s *Server) getPartitions(w http.ResponseWriter, r *request) {
 	}
 	list := []item{}
 	for _, p := range t.parts {
-		list = append(list, item{p.name, offsetText(0), offsetText(len(p.events) - 1)})
+		list = append(list, item{p.name, offsetText(p.first), offsetText(len(p.events) - 1)})
 	}
 	answer(w, http.StatusOK, list)
 }

@@ -142,7 +142,7 @@ func (s *Server) Events(name string) []Stored {
 	list := []Stored{}
 	if t := s.types[name]; t != nil {
 		for _, p := range t.parts {
-			list = append(list, p.events...)
+			list = append(list, p.kept()...)
 		}
 	}
 	return list

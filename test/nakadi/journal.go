@@ -28,6 +28,13 @@ type entry struct {
 	Sub    *subscriptionDef `json:"subscription,omitempty"`
 	NoSub  string           `json:"no_subscription,omitempty"`
 	Commit *commitEntry     `json:"commit,omitempty"`
+	Trim   *trimEntry       `json:"trim,omitempty"`
+}
+
+type trimEntry struct {
+	Type      string `json:"type"`
+	Partition string `json:"partition"`
+	Before    int    `json:"before"`
 }
 
 type commitEntry struct {
@@ -104,6 +111,8 @@ func (s *Server) replay(e *entry) {
 		e.Event.at = time.Now()
 		p := s.types[e.Event.Type].part(e.Event.Partition)
 		p.events = append(p.events, *e.Event)
+	case e.Trim != nil:
+		s.types[e.Trim.Type].part(e.Trim.Partition).trim(e.Trim.Before)
 	case e.Sub != nil:
 		s.subs[e.Sub.ID] = newSubscription(*e.Sub)
 		s.subs[e.Sub.ID].addParts(s, "begin")

@@ -91,7 +91,7 @@ func (sub *subscription) open(ses *session) bool { return sub.uncommitted(ses) >
 func (sub *subscription) uncommitted(ses *session) (n int) {
 	for _, p := range sub.parts {
 		if p.owner == ses {
-			n += p.sent - p.committed
+			n += len(p.open)
 		}
 	}
 	return n
@@ -100,7 +100,7 @@ func (sub *subscription) uncommitted(ses *session) (n int) {
 // late returns a partition of which a session has committed nothing for too long.
 func (sub *subscription) late(ses *session, now time.Time) *subPart {
 	for _, p := range sub.parts {
-		if p.owner == ses && p.sent > p.committed && now.Sub(p.since) >= ses.params.commitTimeout {
+		if p.owner == ses && len(p.open) > 0 && now.Sub(p.since) >= ses.params.commitTimeout {
 			return p
 		}
 	}
@@ -168,9 +168,10 @@ func (p *subPart) give(ses *session) {
 // sent to the next one again.
 func (sub *subscription) hand(now time.Time) {
 	for _, p := range sub.parts {
-		if p.next != nil && (p.owner == nil || p.committed >= p.sent) {
+		if p.next != nil && (p.owner == nil || len(p.open) == 0) {
 			p.owner, p.next = p.next, nil
 			p.sent, p.since, p.keptAlive = p.committed, now, now
+			p.open = nil
 			p.idle, p.pending = 0, time.Time{}
 		}
 	}

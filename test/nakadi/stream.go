@@ -201,8 +201,7 @@ func (s *Server) advance(sub *subscription, ses *session, now time.Time) (
 		if p.owner != ses || p.next != nil {
 			continue
 		}
-		stored := s.types[p.kind].part(p.name).events
-		events := p.due(stored, want, min(budget, want.batch), now)
+		events := p.due(s.types[p.kind].part(p.name), want, min(budget, want.batch), now)
 		budget -= len(events)
 		switch {
 		case len(events) > 0:
@@ -228,26 +227,28 @@ func (sub *subscription) owns(ses *session) bool {
 }
 
 // due takes the next batch of a partition, where it is full, has waited long enough, or the stream
-// ends.
-func (p *subPart) due(stored []Stored, want params, most int, now time.Time) []json.RawMessage {
-	if most <= 0 || p.sent+1 >= len(stored) {
+// ends. What is gone before it was sent is passed over, and nobody has to commit it.
+func (p *subPart) due(from *partition, want params, most int, now time.Time) []json.RawMessage {
+	p.sent = max(p.sent, from.first-1)
+	if most <= 0 || p.sent+1 >= len(from.events) {
 		return nil
 	}
 	if p.pending.IsZero() {
 		p.pending = now
 	}
-	n := min(most, len(stored)-p.sent-1)
+	n := min(most, len(from.events)-p.sent-1)
 	if n < want.batch && now.Sub(p.pending) < want.flush {
 		return nil
 	}
-	if p.sent == p.committed {
+	if len(p.open) == 0 {
 		p.since = now
 	}
 	p.pending = time.Time{}
 	var events []json.RawMessage
 	for range n {
 		p.sent++
-		events = append(events, stored[p.sent].Event)
+		p.open = append(p.open, p.sent)
+		events = append(events, from.events[p.sent].Event)
 	}
 	return events
 }

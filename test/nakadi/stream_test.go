@@ -2,6 +2,7 @@ package nakadi
 
 import (
 	"fmt"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -93,7 +94,8 @@ func TestSubscriptionRules(t *testing.T) {
 
 // TestStreamRules are the rules of streams.
 func TestStreamRules(t *testing.T) {
-	run(t, slices.Concat(batchingRules(), commitRules(), endRules()))
+	run(t, slices.Concat(batchingRules(), commitRules(), endRules(), trimRules(),
+		trimmedStreamRules()))
 }
 
 // batchingRules are the rules of what a stream sends.
@@ -242,6 +244,112 @@ func endRules() []rule {
 			if n != 2 {
 				b.Errorf("%d lines", n)
 			}
+		}},
+	}
+}
+
+// trim drops events of the first partition, of which so many are there.
+func (b *bed) trim(before, there int) {
+	b.Helper()
+	if n := b.s.Trim("a", "0", before); n != there {
+		b.Fatalf("%d events have gone, want %d", n, there)
+	}
+}
+
+// ends wants the first partition's oldest and newest event.
+func (b *bed) ends(oldest, newest int) {
+	b.Helper()
+	b.want(b.do("GET", "/event-types/a/partitions", ""), 200, fmt.Sprintf(
+		`"oldest_available_offset":"%s","newest_available_offset":"%s"`,
+		offsetText(oldest), offsetText(newest)))
+}
+
+// trimRules are the rules of events that are gone.
+func trimRules() []rule {
+	return []rule{
+		{"partitions tell the oldest event, which is behind the newest where none is left",
+			func(b *bed) {
+				b.filled(1, 5)
+				b.trim(3, 3)
+				b.ends(3, 4)
+				b.trim(2, 0)
+				b.trim(9, 2)
+				b.ends(5, 4)
+				b.fill(1, 1)
+				b.ends(5, 5)
+				if list := b.s.Events("a"); len(list) != 1 || list[0].Offset != offsetText(5) {
+					b.Errorf("%+v", list)
+				}
+			}},
+		{"what begins at the begin begins before the oldest event", func(b *bed) {
+			b.filled(1, 5)
+			b.trim(3, 3)
+			id := b.subscribe("g", "a")
+			b.want(b.do("GET", "/subscriptions/"+id+"/cursors", ""), 200, offsetText(2))
+			b.want(b.do("GET", "/subscriptions/"+id+"/stats", ""), 200, `"unconsumed_events":2`)
+			if l := b.open(id, "").batch(); l.Cursor.Offset != offsetText(3) {
+				b.Errorf("%+v", l.Cursor)
+			}
+		}},
+		{"what is gone stays gone when the server comes back", func(b *bed) {
+			o := Options{Dir: b.TempDir()}
+			before := newBed(b.T, o)
+			before.filled(1, 3)
+			before.trim(2, 2)
+			after := newBed(b.T, o)
+			after.ends(2, 2)
+		}},
+	}
+}
+
+// trimmedStreamRules are the rules of streams whose events are gone.
+func trimmedStreamRules() []rule {
+	lag := regexp.MustCompile(`"unconsumed_events":6,"consumer_lag_seconds":\d{1,3},`)
+	return []rule{
+		{"a stream whose cursor is too old begins at the oldest event, and the cursor stays",
+			func(b *bed) {
+				b.filled(1, 8)
+				id := b.subscribe("g", "a")
+				r := b.open(id, "max_uncommitted_events=1")
+				b.want(r.commit(r.batch().Cursor), 204, "")
+				b.want(r.commit(r.batch().Cursor), 204, "")
+				b.want(b.do("PATCH", "/subscriptions/"+id+"/cursors",
+					`{"items":[{"event_type":"a","partition":"0","offset":"`+offsetText(1)+`"}]}`), 204, "")
+				b.trim(6, 6)
+				b.want(b.do("GET", "/subscriptions/"+id+"/cursors", ""), 200, offsetText(1))
+				g := b.do("GET", "/subscriptions/"+id+"/stats?show_time_lag=true", "")
+				if !lag.MatchString(g.body) { // the lag is that of an event that is there
+					b.Errorf("stats %s", g.body)
+				}
+				r = b.open(id, "max_uncommitted_events=2")
+				first, second := r.batch().Cursor, r.batch().Cursor
+				if first.Offset != offsetText(6) || second.Offset != offsetText(7) {
+					b.Errorf("%+v %+v", first, second)
+				}
+				b.want(b.do("GET", "/subscriptions/"+id+"/cursors", ""), 200, offsetText(1))
+				b.want(r.commit(first), 204, "")
+				b.want(b.do("GET", "/subscriptions/"+id+"/stats", ""), 200, `"unconsumed_events":1`)
+			}},
+		{"nobody has to commit what went while a stream was open", func(b *bed) {
+			b.filled(1, 8)
+			r := b.open(b.subscribe("g", "a"),
+				"max_uncommitted_events=2&commit_timeout=3&batch_flush_timeout=1")
+			first, second := r.batch().Cursor, r.batch().Cursor
+			b.trim(8, 8)
+			b.want(r.commit(first, second), 204, "")
+			for range 4 {
+				l, ok := r.next()
+				if !ok || len(l.Events) > 0 || l.Info != nil || l.Cursor.Offset != offsetText(7) {
+					b.Fatalf("no keep-alive: %+v", l)
+				}
+			}
+			b.fill(1, 1)
+			c := r.batch().Cursor
+			if c.Offset != offsetText(8) {
+				b.Errorf("%+v", c)
+			}
+			b.want(r.commit(c), 204, "")
+			b.want(b.do("GET", "/subscriptions/"+r.sub+"/stats", ""), 200, `"unconsumed_events":0`)
 		}},
 	}
 }

@@ -45,6 +45,7 @@ type subscription struct {
 type subPart struct {
 	kind, name      string // event type and partition
 	committed, sent int
+	open            []int     // what was sent and is not committed
 	owner, next     *session  // next waits until owner has committed, or is gone
 	since           time.Time // when the oldest sent event, or the last commit, was
 	keptAlive       time.Time // when the last line was sent
@@ -73,7 +74,7 @@ func (sub *subscription) addParts(s *Server, from string) {
 			if sub.part(name+"/"+p.name) != nil {
 				continue
 			}
-			sp := &subPart{kind: name, name: p.name, committed: -1}
+			sp := &subPart{kind: name, name: p.name, committed: p.first - 1}
 			if from == "end" {
 				sp.committed = len(p.events) - 1
 			}
