@@ -2,6 +2,7 @@ package relay
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strconv"
@@ -30,6 +31,9 @@ func DeadLetters(sink ackwise.Sink, pipeline string, o Options) deliver.DeadLett
 				// What fitted into its source would else be stuck there for ever.
 				m.Headers = without(m.Headers, deadLetterHeaders()...)
 				refused, err = publishDead(ctx, sink, m)
+			}
+			if errors.Is(err, ackwise.ErrClosed) {
+				o.Closed(err)
 			}
 			if refused {
 				err = &ackwise.HintError{Err: err, Hint: "The store of dead letters will not take it at " +

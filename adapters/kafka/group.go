@@ -47,6 +47,7 @@ type group struct {
 	kicked map[string]*part     // fenced before the client knew
 	// awaited are the partitions that the group has assigned and that are not admitted yet.
 	awaited map[string]bool
+	seated  bool // the group has said what this member has, and has not thrown it out since
 	// stays are the partitions that the source takes for its own, and whether it was told since that
 	// it has lost them.
 	stays   map[string]bool
@@ -272,8 +273,11 @@ func (g *group) takeIn(fetches kgo.Fetches) (faults []fault) {
 		case f.Err == nil:
 		case errors.Is(f.Err, kerr.OffsetOutOfRange), errors.Is(f.Err, kerr.UnknownTopicID),
 			errors.Is(f.Err, kerr.UnknownTopicOrPartition):
-			if p != nil && !p.leaving {
+			switch {
+			case p != nil && !p.leaving:
 				faults = append(faults, fault{p, f.Err})
+			case p == nil && g.awaited[partitionName(f.Topic, f.Partition)]:
+				g.refuse(f.Topic, f.Partition, f.Err) // its position cannot be looked up
 			}
 		default:
 			g.refuse(f.Topic, f.Partition, f.Err)
@@ -340,7 +344,7 @@ func (g *group) assigned(ctx context.Context, cl *kgo.Client, added map[string][
 	member, _ := cl.GroupMetadata()
 	g.mu.Lock()
 	left := g.member != "" && g.member != member
-	g.member, g.refused = member, time.Time{}
+	g.member, g.refused, g.seated = member, time.Time{}, true
 	kept := maps.Clone(g.parts)
 	maps.Copy(kept, g.kicked)
 	g.each(added, func(name string) { g.awaited[name] = true })
@@ -440,6 +444,9 @@ func (g *group) drop(gone map[string][]int32, revoked bool) {
 // lost is called when the group has removed this member.
 func (g *group) lost(_ context.Context, _ *kgo.Client, gone map[string][]int32) {
 	<-g.ready
+	g.mu.Lock()
+	g.seated = false
+	g.mu.Unlock()
 	g.drop(gone, false)
 }
 

@@ -181,6 +181,7 @@ var groupTests = []struct {
 	{"latest", 1, testLatest},
 	{"removed member", 1, testRemoved},
 	{"lag", 2, testLag},
+	{"lag of a surplus member", 1, testLagOfSurplus},
 	{"deleted topic", 1, testDeleted},
 	{"transactions", 1, testCommittedOnly},
 	{"instance twice", 1, testInstanceTwice},

@@ -30,7 +30,7 @@ func testLag(t *testing.T, p *place) {
 		for over := late(t); ; {
 			n, at, err := s.(lagging).Lag(t.Context())
 			switch {
-			case err != nil && !strings.Contains(err.Error(), "has not assigned"):
+			case err != nil && !strings.Contains(err.Error(), "no partitions yet"):
 				t.Fatal(err)
 			case err != nil:
 				untold++
@@ -58,6 +58,36 @@ func testLag(t *testing.T, p *place) {
 	p.put(t, 1, 15, 3)
 	lag(3, true)
 	t.Logf("not known %d times, told %d times", untold, told)
+}
+
+// testLagOfSurplus: a member for which there is no partition is not through before the others are.
+func testLagOfSurplus(t *testing.T, p *place) {
+	p.put(t, 0, 0, 3)
+	first := open(t, p.url(""))
+	ds := receive(t, first, 3)
+	surplus := open(t, p.url(""))
+	lag := func() (int64, error) {
+		n, _, err := surplus.(lagging).Lag(t.Context())
+		return n, err
+	}
+	for range 50 {
+		if n, err := lag(); err == nil {
+			t.Fatalf("the lag is %d, and nothing is settled", n)
+		}
+		pause.For(t.Context(), 10*time.Millisecond)
+	}
+	settle(t, first, ackwise.OutcomeAck, ds...)
+	for over := late(t); ; pause.For(t.Context(), 10*time.Millisecond) {
+		n, err := lag()
+		if err == nil && n == 0 {
+			return
+		}
+		select {
+		case <-over:
+			t.Fatalf("the lag is %d, %v", n, err)
+		default:
+		}
+	}
 }
 
 // transact writes records to partition 1 in a transaction, and ends it.

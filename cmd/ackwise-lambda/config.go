@@ -17,7 +17,8 @@ import (
 
 // config is what the environment says.
 type config struct {
-	to, dead  openSink
+	to        openSink
+	dead      openLetters
 	dedup     openStore
 	window    time.Duration
 	lease     time.Duration
@@ -46,7 +47,7 @@ func endpointVariables() []variable {
 			func(c *config, v string) (err error) { c.to, err = readSink(v); return err }},
 		{"DEAD", "", "where dead letters go, such as sqs://REGION/QUEUE. Without it what would become " +
 			"one is answered as failed, and comes again",
-			func(c *config, v string) (err error) { c.dead, err = readSink(v); return err }},
+			func(c *config, v string) (err error) { c.dead, err = readLetters(v); return err }},
 		{"DEDUP", "", storeForm + ": remembers what was done. Without it what comes again is sent again",
 			func(c *config, v string) (err error) { c.dedup, err = readStore(v); return err }},
 		{"DEDUP_WINDOW", "24h", "how long the dedup store remembers, at least as long as a message may " +

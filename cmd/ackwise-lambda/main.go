@@ -83,7 +83,7 @@ func open(ctx context.Context, c *config, said io.Writer) (*lambda.Function, err
 		WholeBatch:   c.whole,
 		BatchHandler: relay.BatchHandler(to, relay.Options{Transform: c.transform})}
 	if c.dead != nil {
-		dead, err := c.dead(ctx)
+		dead, err := c.dead(ctx, c.deliver.Logger)
 		if err != nil {
 			return nil, errors.Join(fmt.Errorf("ACKWISE_DEAD: %w", err), to.Close())
 		}
@@ -108,7 +108,7 @@ func (c *config) openTo(ctx context.Context) (ackwise.Sink, error) {
 	}
 	to, late, err := reach.Open(ctx, func(ctx context.Context) (ackwise.Sink, error) {
 		return reach.Within(ctx, openPatience, c.to)
-	})
+	}, false)
 	if late != nil {
 		c.deliver.Logger.WarnContext(ctx, "the target does not answer; it is opened later",
 			"error", late)

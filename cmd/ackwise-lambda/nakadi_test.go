@@ -134,7 +134,7 @@ func TestLateSink(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.Inject(nakadi.Fault{Kind: nakadi.Status, Code: 503, On: "types", Times: 2})
-	sink, late, err := reach.Open(t.Context(), open)
+	sink, late, err := reach.Open(t.Context(), open, false)
 	if err != nil || late == nil {
 		t.Fatalf("opened: %v %v", late, err)
 	}

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"maps"
 	"slices"
 	"strings"
@@ -22,6 +23,10 @@ import (
 // openSink opens the sink of an address that was read.
 type openSink func(ctx context.Context) (ackwise.Sink, error)
 
+// openLetters opens the sink of an address that was read as a store of dead letters. log is told
+// what a person should know of it.
+type openLetters func(ctx context.Context, log *slog.Logger) (ackwise.Sink, error)
+
 // openStore opens the dedup store of an address that was read.
 type openStore func(ctx context.Context, window time.Duration) (idempotency.Store, error)
 
@@ -29,6 +34,20 @@ type openStore func(ctx context.Context, window time.Duration) (idempotency.Stor
 type scheme struct {
 	name, form string
 	read       func(text string) (openSink, error)
+}
+
+// readLetters reads the address of a store of dead letters.
+func readLetters(text string) (openLetters, error) {
+	if !strings.HasPrefix(text, "sqs://") {
+		open, err := readSink(text)
+		return func(ctx context.Context, _ *slog.Logger) (ackwise.Sink, error) { return open(ctx) }, err
+	}
+	o, err := sqs.ParseSink(text)
+	o.DeadLetters = true
+	return func(ctx context.Context, log *slog.Logger) (ackwise.Sink, error) {
+		o.Logger = log
+		return sqs.OpenSink(ctx, o)
+	}, err
 }
 
 // schemes are the targets that are in this binary.

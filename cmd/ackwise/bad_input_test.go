@@ -75,6 +75,16 @@ func badAddresses() []badAddress {
 			"to: sqs://eu-central-1/q?create=true"}, 4, "to: it is what from reads"},
 		{"dead letters back to where they came from", []string{
 			"from: kafka://h/a?group=g", hook, "dead: kafka://h/a"}, 5, "dead: it is what from reads"},
+		{"back to its event type", []string{"from: nakadi://h?event_types=a,b&application=x",
+			"to: nakadi://h/b"}, 4, "to: it is what from reads"},
+		{"each to its own event type", []string{"from: nakadi://h?event_types=a&application=x",
+			"to: nakadi://h"}, 4, "to: it is what from reads"},
+		{"each to its own topic", []string{"from: kafka://h/a,b?group=g", "to: kafka://h"}, 4,
+			"to: it is what from reads"},
+		{"to a topic that is read", []string{"from: kafka://h/a,b?group=g", "to: kafka://h",
+			"transform: {topic: b}"}, 4, "to: it is what from reads"},
+		{"dead letters without a topic", []string{"from: sqs://eu-central-1/q", hook,
+			"dead: kafka://h"}, 5, "dead: it names no topic"},
 		{"linger of a process", []string{`from: "-"`, "exec: cat", "linger: 1s"}, 5, "linger has no effect"},
 	}
 }

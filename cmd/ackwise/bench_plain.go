@@ -32,9 +32,14 @@ type plainInsert struct {
 // insertPostgres inserts the rows of a call with one statement, into a table of its own that is
 // dropped at the end.
 func insertPostgres(ctx context.Context, u storeURL) (*plainInsert, error) {
-	pool, err := pgxpool.New(ctx, u.server)
+	config, err := pgxpool.ParseConfig(u.server)
 	if err != nil { // what pgx says of a URL may show a part of it
 		return nil, errors.New("the URL has a part that Postgres does not know")
+	}
+	config.BeforeConnect = beforeConnect(u.password)
+	pool, err := pgxpool.NewWithConfig(ctx, config)
+	if err != nil {
+		return nil, fmt.Errorf("make the pool of the plain insert: %w", err)
 	}
 	table := pgx.Identifier{fmt.Sprintf("ackwise_bench_%d_%d", os.Getpid(),
 		time.Now().UnixNano())}.Sanitize()
@@ -62,7 +67,7 @@ func insertPostgres(ctx context.Context, u storeURL) (*plainInsert, error) {
 
 // insertRedis sets the rows of a call in one pipeline, under a prefix of its own.
 func insertRedis(ctx context.Context, u storeURL) (*plainInsert, error) {
-	client, err := redisClient(u)
+	client, err := redisClient(ctx, u)
 	if err != nil {
 		return nil, err
 	}

@@ -122,12 +122,13 @@ func (p *pipelineConfig) checkEndpoints(d *configReader) {
 	if targets != 1 {
 		d.fault(p.line, "the pipeline has %d of to, exec and pipe; it needs one", targets)
 	}
+	topics := map[string]string{"to": p.Transform.Topic}
 	for word, e := range map[string]*endpoint{"to": p.to, "dead": p.dead} {
 		switch {
 		case e == nil:
 		case e.path != "" && e.path == p.from.path:
 			d.fault(p.at(word), "%s: it is the file that is read", word)
-		case samePlace(p.from, *e):
+		case samePlace(p.from, *e, topics[word]):
 			d.fault(p.at(word), "%s: it is what from reads: every message would come again, for ever",
 				word)
 		}
@@ -146,6 +147,9 @@ func (p *pipelineConfig) checkDead(d *configReader) {
 			p.From)
 	case p.dead != nil && p.NoDeadLetters:
 		d.fault(p.at("no_dead_letters"), "no_dead_letters: dead says where they go")
+	case p.dead != nil && p.dead.remote != nil && p.dead.ownTopics():
+		d.fault(p.at("dead"), "dead: it names no topic, so that a dead letter goes where its message "+
+			"came from")
 	case p.dead != nil && p.dead.is("-"):
 		d.fault(p.at("dead"), "dead: standard output keeps nothing; it is file://PATH or "+
 			"queue://DIR/TOPIC")

@@ -23,8 +23,8 @@ func (c *lintCmd) Help() string {
 		"effect bears a second delivery of a message: lint gives the advice of the page " +
 		"docs/guides/choose-a-pattern.md, and what the pipeline's own settings say. Exit code 3 " +
 		"where something was found, 0 where nothing was. --json prints a list of objects with " +
-		"file, line, pipeline, check (file, pattern, dead or breaker), text, advice (texts) and " +
-		"suggest (patterns)."
+		"file, line, pipeline, check (file, pattern, dead, breaker or password), text, " +
+		"advice (texts) and suggest (patterns)."
 }
 
 // lintFinding is one thing that lint found.
@@ -32,7 +32,7 @@ type lintFinding struct {
 	File     string    `json:"file"`
 	Line     int       `json:"line"`
 	Pipeline string    `json:"pipeline,omitempty"`
-	Check    string    `json:"check"` // what is checked: file, pattern, dead (it expires), breaker
+	Check    string    `json:"check"` // file, pattern, dead (it expires), breaker or password
 	Text     string    `json:"text"`
 	Advice   []string  `json:"advice,omitempty"`
 	Suggest  []pattern `json:"suggest,omitempty"` // the likeliest first
@@ -75,6 +75,9 @@ func lint(path string) ([]lintFinding, error) {
 		if f, ok := p.lintBreaker(path); ok {
 			found = append(found, f)
 		}
+		if f, ok := p.lintPassword(path); ok {
+			found = append(found, f)
+		}
 		if p.Pattern == "" {
 			f := lintFinding{File: path, Line: p.line, Pipeline: p.Name, Check: "pattern",
 				Text: fmt.Sprintf("the pipeline %q does not say how its effect bears a second "+
@@ -88,16 +91,29 @@ func lint(path string) ([]lintFinding, error) {
 
 // lintDead finds a place for dead letters that lets them go by itself.
 func (p *pipelineConfig) lintDead(path string) (lintFinding, bool) {
-	if p.dead == nil || !p.dead.is("sqs://") {
+	if p.dead == nil {
+		return lintFinding{}, false
+	}
+	why, advice := "", "keep them in queue://, or in a queue of SQS with a redrive of this file"
+	switch {
+	case p.dead.is("sqs://"):
+		why = "SQS, which deletes a message after the queue's retention, 14 days at the most, and " +
+			"tells nobody"
+		advice = "set the queue's retention to 14 days, watch the age of its oldest message, " +
+			"and have ackwise redrive --once take them from there (a redrive of this file, with renew " +
+			"for those that are not taken in time), or keep them in queue://"
+	case p.dead.is("nakadi://"):
+		why = "Nakadi, which deletes an event after its type's retention, 4 days at the most, and " +
+			"tells nobody"
+	case p.dead.is("sns://"):
+		why = "SNS, which keeps nothing: where no queue has subscribed, or its filter does not match, " +
+			"a dead letter is gone"
+	default:
 		return lintFinding{}, false
 	}
 	return lintFinding{File: path, Line: p.at("dead"), Pipeline: p.Name, Check: "dead",
-		Text: fmt.Sprintf("the pipeline %q keeps its dead letters in SQS, which deletes a message "+
-			"after the queue's retention, 14 days at the most, and tells nobody", p.Name),
-		Advice: []string{"set the queue's retention to 14 days, watch the age of its oldest message, " +
-			"and have ackwise redrive --once take them from there (a redrive of this file, with renew " +
-			"for those that are not taken in time), or keep them in queue://"},
-	}, true
+		Text:   fmt.Sprintf("the pipeline %q keeps its dead letters in %s", p.Name, why),
+		Advice: []string{advice}}, true
 }
 
 // lintBreaker finds a stream that loses what a breaker holds up, with a place that would keep it.

@@ -202,8 +202,8 @@ func TestMetricNames(t *testing.T) {
 		}
 	}
 	for _, name := range []string{"deliveries_total", "handled_total", "settled_total",
-		"dead_letters_total", "retries_total", "lease_expiries_total", "skipped_total", "messages",
-		"breaker_state", "receiving", "oldest_message_age_seconds", "lag_records", "lag_seconds",
+		"dead_letters_total", "retries_total", "lease_expiries_total", "skipped_total",
+		"suppressed_total", "messages", "breaker_state", "receiving", "oldest_message_age_seconds", "lag_records", "lag_seconds",
 		"build_info"} {
 		if !families[name] {
 			t.Errorf("there is no ackwise_%s", name)

@@ -26,6 +26,7 @@ type metrics struct {
 	retries    *prometheus.CounterVec
 	expiries   *prometheus.CounterVec
 	skipped    *prometheus.CounterVec
+	suppressed *prometheus.CounterVec
 	messages   *prometheus.GaugeVec
 	breaker    *prometheus.GaugeVec
 	receiving  *prometheus.GaugeVec
@@ -58,6 +59,8 @@ func newMetrics(version string) *metrics {
 	m.retries = counter("retries_total", "Failed deliveries that are tried again.")
 	m.expiries = counter("lease_expiries_total", "Leases that were lost while a delivery was held.")
 	m.skipped = counter("skipped_total", "Lines that could not be read.")
+	m.suppressed = counter("suppressed_total", "Repeats that pattern dedup kept from handler or "+
+		"sink.")
 	m.messages = gauge("messages", "Messages by state: in-flight in this process; on queue:// all "+
 		"states of the subscription.", "state")
 	m.breaker = gauge("breaker_state", "Circuit breaker: 0 closed, 1 half open, 2 open.")
@@ -98,6 +101,7 @@ func newMeter(m *metrics, pipeline string) *meter {
 	}
 	m.retries.WithLabelValues(pipeline)
 	m.expiries.WithLabelValues(pipeline)
+	m.suppressed.WithLabelValues(pipeline)
 	return t
 }
 
@@ -132,6 +136,13 @@ func (t *meter) see(e ackwise.Event, handOuts bool) {
 		t.m.breaker.WithLabelValues(t.name).Set(1)
 	case "breaker-closed":
 		t.m.breaker.WithLabelValues(t.name).Set(0)
+	}
+}
+
+// seeDedup counts what pattern dedup tells: a duplicate is acked, and nothing is done.
+func (t *meter) seeDedup(e ackwise.Event) {
+	if e.Kind == "duplicate" {
+		t.m.suppressed.WithLabelValues(t.name).Inc()
 	}
 }
 
@@ -211,14 +222,24 @@ func (t *meter) look(ctx context.Context, in *inlet, now time.Time) {
 		return
 	}
 	records, since, err := in.lag.Lag(ctx)
-	if err != nil {
-		return // what was known stays; the source's own errors are logged by the loop
+	if err != nil { // the source's own errors are logged by the loop
+		records, since = -1, time.Time{}
 	}
+	t.tellLag(records, since, now)
+}
+
+// tellLag shows how far behind the source is. What is not known is not shown: an old figure would
+// stand still while the lag grows.
+func (t *meter) tellLag(records int64, since, now time.Time) {
 	if records >= 0 {
 		t.m.lagRecords.WithLabelValues(t.name).Set(float64(records))
+	} else {
+		t.m.lagRecords.DeleteLabelValues(t.name)
 	}
 	if !since.IsZero() || records == 0 {
 		t.m.lagSeconds.WithLabelValues(t.name).Set(age(now, since))
+	} else {
+		t.m.lagSeconds.DeleteLabelValues(t.name)
 	}
 }
 

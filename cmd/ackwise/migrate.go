@@ -12,7 +12,7 @@ import (
 )
 
 type migrateCmd struct {
-	URL    string `arg:"" name:"url" help:"The database: postgres://USER@HOST:PORT/DATABASE. The password is better given by PGPASSWORD."`
+	URL    string `arg:"" name:"url" help:"The database: postgres://USER@HOST:PORT/DATABASE. The password is better given by PGPASSWORD, or by password=env:NAME or password=file:PATH behind a ?."`
 	DryRun bool   `name:"dry-run" help:"Change nothing, print the SQL."`
 	jsonFlag
 }
@@ -54,11 +54,24 @@ func (c *migrateCmd) connect(a *app) (*pgxpool.Pool, error) {
 		return nil, usage(errors.New("the URL is not one of a Postgres database"),
 			"it has the form postgres://USER@HOST:PORT/DATABASE; see ackwise migrate --help")
 	}
-	config, err := pgxpool.ParseConfig(c.URL)
+	password, _, err := takePassword(u)
+	if err != nil {
+		return nil, usage(fmt.Errorf("the URL of the database at %s: %w", u.Host, err),
+			"see ackwise migrate --help")
+	}
+	address := c.URL
+	if password != nil {
+		if _, err := password(a.ctx); err != nil {
+			return nil, fmt.Errorf("connect to the database at %s: %w", u.Host, err)
+		}
+		address = u.String()
+	}
+	config, err := pgxpool.ParseConfig(address)
 	if err != nil {
 		return nil, usage(fmt.Errorf("the URL of the database at %s cannot be read", u.Host),
 			"see ackwise migrate --help")
 	}
+	config.BeforeConnect = beforeConnect(password)
 	return pgxpool.NewWithConfig(a.ctx, config)
 }
 

@@ -62,8 +62,10 @@ const defaultWindow = 24 * time.Hour
 type dedupConfig struct {
 	// Store is where it is remembered: memory: (in this process, until it ends), queue://DIR/NAME,
 	// postgres://…?name=NAME (a database that ackwise migrate has prepared), redis://…?name=NAME,
-	// or dynamodb://REGION/TABLE?name=NAME. Each pipeline needs a name of its own. Default: the
-	// directory of the queue:// source, under the pipeline's name; another source needs Store.
+	// or dynamodb://REGION/TABLE?name=NAME. Each pipeline needs a name of its own. A password is
+	// password=env:NAME or password=file:PATH behind the ?, which is read for each connection;
+	// postgres:// without one takes PGPASSWORD from the environment. Default: the directory of the
+	// queue:// source, under the pipeline's name; another source needs Store.
 	Store string
 	// Window is how long an effect is remembered. A message that comes again later is handled
 	// again, so that a Window shorter than Again is refused. Most stores keep the one that they
@@ -174,6 +176,26 @@ func (p *pipelineConfig) dedupOptions(log *slog.Logger) idempotency.Options {
 		o.Sum = func(*ackwise.Delivery) idempotency.Sum { return idempotency.Sum{} }
 	}
 	return o
+}
+
+// dedupOptions are those of the pipeline, which are counted where somebody looks.
+func (f *flow) dedupOptions() idempotency.Options {
+	o := f.cfg.dedupOptions(f.r.log)
+	if f.meter != nil {
+		o.Observe = f.meter.seeDedup
+	}
+	return o
+}
+
+// lintPassword finds a password in the address of the dedup store.
+func (p *pipelineConfig) lintPassword(path string) (lintFinding, bool) {
+	if !p.store.literal {
+		return lintFinding{}, false
+	}
+	return lintFinding{File: path, Line: p.atDedup("store"), Pipeline: p.Name, Check: "password",
+		Text: fmt.Sprintf("a password stands in the file, in the address of the dedup store of the "+
+			"pipeline %q: write password=env:NAME or password=file:PATH behind its ? instead", p.Name),
+	}, true
 }
 
 // bodyKey knows a message by its whole body.

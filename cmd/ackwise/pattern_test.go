@@ -85,6 +85,20 @@ func faultsOfStores() []faulty {
 			"names no host or cannot be read; here it is redis://HOST:PORT?name=NAME"},
 		{"an unreadable URL", store("redis://u:hush@h:x%zz?name=x"), "f:6: dedup.store: the URL " +
 			"behind redis:// names no host or cannot be read; here it is redis://HOST:PORT?name=NAME"},
+		{"a password in the option", store("redis://h?name=x&password=hush"), "f:6: dedup.store: " +
+			"the option password holds no secret itself: it is env:NAME or file:PATH; here it is " +
+			"redis://HOST:PORT?name=NAME"},
+		{"a password kept in no place", store("postgres://h/d?name=x&password=file:"), "f:6: " +
+			"dedup.store: the option password holds no secret itself: it is env:NAME or file:PATH; " +
+			"here it is postgres://USER@HOST/DATABASE?name=NAME"},
+		{"two passwords", store("redis://u:hush@h?name=x&password=env:A"), "f:6: dedup.store: a " +
+			"password stands before the host, and the option password names another one: leave one " +
+			"of them out; here it is redis://HOST:PORT?name=NAME"},
+		{"two places of a password", store("redis://h?name=x&password=env:A&password=env:B"),
+			"f:6: dedup.store: the option password stands twice; here it is " +
+				"redis://HOST:PORT?name=NAME"},
+		{"an unreadable option", store("redis://h?name=x&password=hush%zz"), "f:6: dedup.store: an " +
+			"option behind ? is not NAME=VALUE, well encoded; here it is redis://HOST:PORT?name=NAME"},
 		{"no table", store("dynamodb://eu-west-1?name=x"), "f:6: dedup.store: it names no table; " +
 			"here it is dynamodb://REGION/TABLE?name=NAME"},
 		{"no region", store("dynamodb:///t?name=x"), "f:6: dedup.store: it names no region; here " +
@@ -227,6 +241,35 @@ func TestRunDedupSurvivesKills(t *testing.T) {
 	if len(count) != n || again > kills {
 		t.Errorf("%d different effects of %d, %d made again after %d kills", len(count), n, again,
 			kills)
+	}
+}
+
+// TestSuppressedIsCounted: a repeat that pattern dedup keeps away is seen from outside.
+func TestSuppressedIsCounted(t *testing.T) {
+	for name, target := range map[string]string{"a sink": "to: file://%s/out",
+		"a command": "exec: printf '%%s\\n' \"$(cat)\" >> %s/out"} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			put(t, filepath.Join(dir, "in"), "{\"id\":\"a\"}\n{\"id\":\"b\"}\n{\"id\":\"a\"}\n")
+			s := listening(t, "run", "--listen", "127.0.0.1:0", writeFile(t, "p.yaml", pipelineOf(
+				"from: file://"+dir+"/in", "lines: {follow: true, id_field: id}",
+				fmt.Sprintf(target, dir), "dead: file://"+dir+"/dead", "pattern: dedup",
+				"dedup: {store: \"memory:\"}")))
+			var text string
+			waitFor(t, "all is acked", func() bool {
+				_, text = s.get("/metrics", "")
+				return strings.Contains(text, `ackwise_settled_total{outcome="ack",pipeline="p"} 3`)
+			})
+			if !strings.Contains(text, "\nackwise_suppressed_total{pipeline=\"p\"} 1\n") {
+				t.Errorf("one repeat is not counted as suppressed:\n%s", text)
+			}
+			equal(t, "effects", lines(content(filepath.Join(dir, "out"))),
+				[]string{`{"id":"a"}`, `{"id":"b"}`})
+			if err := s.Process.Signal(syscall.SIGTERM); err != nil {
+				t.Fatal(err)
+			}
+			_ = s.Wait()
+		})
 	}
 }
 

@@ -91,7 +91,7 @@ func (c *redriveConfig) check(d *configReader) {
 		d.fault(c.line, "transform and create are for to; without it letters go back as they are")
 	case p.to != nil && p.to.is("-"):
 		d.fault(c.at("to"), "to: standard output keeps nothing, and takes the summary")
-	case p.to != nil && samePlace(p.from, *p.to):
+	case p.to != nil && samePlace(p.from, *p.to, c.Transform.Topic):
 		d.fault(c.at("to"), "to: it is where the letters come from")
 	case queued && c.has("quiet"):
 		d.fault(c.at("quiet"), "quiet has no effect: from says itself when it is empty")

@@ -40,7 +40,7 @@ func (x *redriveRun) openSink(r *runner) error {
 }
 
 func (x *redriveRun) openSource(r *runner) error {
-	f := &flow{cfg: &x.cfg.own, r: r}
+	f := &flow{cfg: &x.cfg.own, r: r, opens: r.a.ctx}
 	if err := f.openSource(); err != nil {
 		return err
 	}

@@ -12,6 +12,7 @@ import (
 
 	"github.com/ackwise/ackwise"
 	"github.com/ackwise/ackwise/adapters/file"
+	"github.com/ackwise/ackwise/internal/reach"
 )
 
 type runCmd struct {
@@ -86,6 +87,7 @@ type runner struct {
 	files   map[string]*file.Sink
 	out     map[file.Format]*file.Sink
 	remotes map[string]ackwise.Sink // by address: they are shared
+	makers  []*reach.Late           // sinks that are away and make topics
 	flows   []*flow
 	// started: the pipelines run, and what is opened now holds nobody else up.
 	started atomic.Bool
@@ -159,7 +161,8 @@ func (r *runner) makeFlows(c *config) {
 		if dir := p.store.dir; dir != "" {
 			r.create[dir] = r.create[dir] || p.Create
 		}
-		f := &flow{cfg: p, r: r, opened: make(chan struct{}), done: make(chan struct{})}
+		f := &flow{cfg: p, r: r, opens: r.a.ctx, opened: make(chan struct{}),
+			done: make(chan struct{})}
 		if r.metrics != nil {
 			f.meter = newMeter(r.metrics, p.Name)
 		}

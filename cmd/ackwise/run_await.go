@@ -12,16 +12,20 @@ import (
 )
 
 // openSink opens a sink of another system. Where the run waits, one that does not answer is opened
-// with a later message, so that what cannot wait becomes a dead letter as in any outage.
-func (r *runner) openSink(pipeline string, open func(context.Context) (ackwise.Sink, error)) (
+// with a later message, so that what cannot wait becomes a dead letter as in any outage. A pipeline
+// that acks first would lose all that comes meanwhile: it does not begin.
+func (r *runner) openSink(p *pipelineConfig, open func(context.Context) (ackwise.Sink, error)) (
 	ackwise.Sink, error) {
-	if !r.waits {
+	if !r.waits || p.Guarantee == deliver.AtMostOnce {
 		return open(r.a.ctx)
 	}
-	sink, late, err := reach.Open(r.a.ctx, open)
-	if late != nil {
-		r.log.Warn("a sink does not answer; each message asks it again", "pipeline", pipeline,
-			"error", late)
+	sink, why, err := reach.Open(r.a.ctx, open, true)
+	if late, ok := sink.(*reach.Late); ok {
+		r.log.Warn("a sink does not answer; each message asks it again", "pipeline", p.Name,
+			"error", why)
+		if p.Create {
+			r.makers = append(r.makers, late)
+		}
 	}
 	return sink, err
 }
@@ -33,7 +37,11 @@ func (f *flow) openInput() error {
 	if err == nil {
 		err = f.openSource()
 	}
-	if f.away = nil; f.r.waits && f.r.a.ctx.Err() == nil && reach.Passes(err) {
+	may := f.r.waits && f.opens.Err() == nil && reach.Passes(err)
+	if first := !f.r.started.Load(); first && reach.Cut(err) {
+		may = false // perhaps a login is missing
+	}
+	if f.away = nil; may {
 		f.away, err = err, nil
 	}
 	if err == nil && f.away == nil {
@@ -61,6 +69,10 @@ func (f *flow) await(ctx context.Context) error {
 		if !pause.For(ctx, b.Delay(n, (1+rand.Float64())/2)) {
 			return nil
 		}
+		for _, sink := range f.r.makers { // first: they make the topics that others read
+			_ = sink.Reach(ctx) // its own messages tell why it is not open
+		}
+		f.opens = ctx
 		err := f.openInput()
 		switch {
 		case ctx.Err() != nil:

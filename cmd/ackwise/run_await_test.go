@@ -109,3 +109,44 @@ func TestRunSourceAwayAtTheStart(t *testing.T) {
 		t.Errorf("the pipeline has worked without its store: %s %v", b, err)
 	}
 }
+
+// TestRunTargetIsWrong: what an outage at the start has hidden, and no time will mend, ends the
+// run; no message is spent on it. So does a connection that is cut, perhaps for want of a login.
+func TestRunTargetIsWrong(t *testing.T) {
+	for name, c := range map[string]struct {
+		fault     nakadi.Fault
+		kind      string
+		guarantee string
+		want      string
+	}{
+		"once it is back": {nakadi.Fault{Kind: nakadi.Status, Code: 503, On: "types", Times: 1},
+			"ordres", "at-least-once", "does not exist"},
+		"a cut connection": {nakadi.Fault{Kind: nakadi.Down, On: "types"}, "orders", "at-least-once",
+			"EOF"},
+		"acked before it is there": {nakadi.Fault{Kind: nakadi.Status, Code: 503, On: "types"},
+			"orders", "at-most-once", "503"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s, to := nakadiTarget(t)
+			s.Inject(c.fault)
+			in, dead := threeLines(t), filepath.Join(t.TempDir(), "dead.jsonl")
+			more := fmt.Sprintf("dead: %q", "file://"+dead)
+			if c.guarantee == "at-most-once" {
+				more = "guarantee: at-most-once"
+			}
+			run(t, "", "run", writeFile(t, "p.yaml", fmt.Sprintf("pipelines:\n  - {name: p, "+
+				"from: %q, to: %q, pattern: none, max_failures: 1, %s}\n", "file://"+in,
+				strings.Replace(to, "/orders", "/"+c.kind, 1), more))).want(t, 1, c.want)
+			if s.Fired(c.fault.Kind) == 0 {
+				t.Error("the fault never fired")
+			}
+			if letters := content(dead); letters != "" {
+				t.Errorf("dead letters: %s", letters)
+			}
+			if position := content(in + ".position"); strings.Contains(position, "offset") &&
+				!strings.Contains(position, `"offset":0`) {
+				t.Errorf("messages were consumed: %s", position)
+			}
+		})
+	}
+}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -53,14 +54,16 @@ type endpoint struct {
 
 func (e endpoint) is(prefix string) bool { return e.scheme.prefix == prefix }
 
-// samePlace reports whether two addresses surely name one queue, topic or stream of another system,
-// whatever else their options say. Hosts that are several name one system where one is the same.
-func samePlace(a, b endpoint) bool {
-	if a.remote == nil || b.remote == nil || a.scheme.prefix != b.scheme.prefix {
+// samePlace reports whether what is read at one address surely comes back to it when it is written
+// to another, whatever else their options say. topic is what messages are published under where the
+// address names no topic; "" = each one's own. Hosts that are several name one system where one is
+// the same.
+func samePlace(from, to endpoint, topic string) bool {
+	if from.remote == nil || to.remote == nil || from.scheme.prefix != to.scheme.prefix {
 		return false
 	}
-	one, err := endpoints.Parse(a.text)
-	two, err2 := endpoints.Parse(b.text)
+	one, err := endpoints.Parse(from.text)
+	two, err2 := endpoints.Parse(to.text)
 	if err != nil || err2 != nil {
 		return false
 	}
@@ -69,9 +72,23 @@ func samePlace(a, b endpoint) bool {
 			return false
 		}
 	}
-	return shared(strings.ToLower(one.Host), strings.ToLower(two.Host)) &&
-		len(one.Path) == len(two.Path) && len(one.Path) > 0 &&
-		slices.Equal(one.Path[1:], two.Path[1:]) && shared(one.Path[0], two.Path[0])
+	if !shared(strings.ToLower(one.Host), strings.ToLower(two.Host)) {
+		return false
+	}
+	read, written := strings.Join(one.Path, "/"), strings.Join(two.Path, "/")
+	if from.is("nakadi://") {
+		read = one.Text("event_types", "") // of a subscription that is named it is not known
+	}
+	if to.ownTopics() {
+		written = cmp.Or(topic, read)
+	}
+	return read != "" && shared(read, written)
+}
+
+// ownTopics reports whether a sink's address names no topic: each message has its own.
+func (e endpoint) ownTopics() bool {
+	u, err := endpoints.Parse(e.text)
+	return err == nil && !e.from && len(u.Path) == 0 && (e.is("kafka://") || e.is("nakadi://"))
 }
 
 // shared reports whether two lists with commas between have something in common.

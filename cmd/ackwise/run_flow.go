@@ -12,6 +12,7 @@ import (
 	"github.com/ackwise/ackwise/deliver"
 	"github.com/ackwise/ackwise/idempotency"
 	"github.com/ackwise/ackwise/internal/process"
+	"github.com/ackwise/ackwise/internal/reach"
 	"github.com/ackwise/ackwise/relay"
 )
 
@@ -23,6 +24,8 @@ type flow struct {
 	out  outlet
 	dead atomic.Int64
 	away error // why in, or the store, is not open yet; nil = it is
+
+	opens context.Context // of what is opened; run's own once that has begun
 
 	opened chan struct{} // closed when all is open
 	done   chan struct{} // closed when it has ended
@@ -57,7 +60,8 @@ func (f *flow) openSinks() (err error) {
 		if err != nil {
 			return fmt.Errorf("open dead letters: %w", err)
 		}
-		f.deadLetters = relay.DeadLetters(out.sink, f.cfg.Name, relay.Options{Topic: out.topic})
+		f.deadLetters = relay.DeadLetters(out.sink, f.cfg.Name, relay.Options{Topic: out.topic,
+			Closed: func(err error) { f.cancel(err) }})
 	}
 	return nil
 }
@@ -97,7 +101,7 @@ func (f *flow) openStore() (err error) {
 	}
 	u, o := f.cfg.store, f.cfg.storeOptions()
 	o.directory = f.r.directory
-	if f.store, err = openStore(f.r.a.ctx, u, o); err != nil {
+	if f.store, err = openStore(f.opens, u, o); err != nil {
 		return &ackwise.HintError{Err: err, // it may have a hint of its own, which is told before
 			Hint: "Nothing was handled: without its store no message can be told from its repeat."}
 	}
@@ -130,7 +134,13 @@ func (f *flow) large() bool {
 		return false
 	}
 	in, out := f.in.source.Features(), f.out.sink.Features()
-	return in.Lease == 0 && in.MaxBatch == 0 && out.KeyRunSafe && out.MaxBatch == 0
+	if in.Lease != 0 || in.MaxBatch != 0 {
+		return false
+	}
+	if late, ok := f.out.sink.(*reach.Late); ok && !late.IsOpen() {
+		return true // the relay makes as many calls of it as the sink needs once it is open
+	}
+	return out.KeyRunSafe && out.MaxBatch == 0
 }
 
 // sessions returns how many sessions a queue is consumed with, and how much each one holds: what
@@ -200,7 +210,7 @@ func (f *flow) settled(token ackwise.LeaseToken, err error) {
 
 // run runs the pipeline until ctx or its source ends.
 func (f *flow) run(ctx context.Context) error {
-	if err := f.await(ctx); err != nil || !f.isOpen() {
+	if err := f.await(ctx); err != nil || ctx.Err() != nil {
 		return f.named(err)
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
@@ -256,7 +266,7 @@ func (f *flow) deliver(ctx context.Context) error {
 			Transform: f.cfg.transform(), Closed: func(err error) { f.cancel(err) }})
 		if f.store != nil {
 			var err error
-			if h, err = idempotency.DedupBatch(ctx, f.store, h, f.cfg.dedupOptions(f.r.log)); err != nil {
+			if h, err = idempotency.DedupBatch(ctx, f.store, h, f.dedupOptions()); err != nil {
 				return err
 			}
 		}
@@ -268,7 +278,7 @@ func (f *flow) deliver(ctx context.Context) error {
 	}
 	if f.store != nil {
 		var err error
-		if h, err = idempotency.Dedup(ctx, f.store, h, f.cfg.dedupOptions(f.r.log)); err != nil {
+		if h, err = idempotency.Dedup(ctx, f.store, h, f.dedupOptions()); err != nil {
 			return err
 		}
 	}

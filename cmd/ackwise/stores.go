@@ -2,14 +2,18 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/url"
 	"path/filepath"
 	"strings"
 	"time"
 
+	"github.com/jackc/pgx/v5"
+
 	"github.com/ackwise/ackwise"
 	"github.com/ackwise/ackwise/idempotency"
+	endpoints "github.com/ackwise/ackwise/internal/endpoint"
 )
 
 // storeScheme is one kind of dedup store.
@@ -62,10 +66,12 @@ type storeURL struct {
 	name   string // tells the stores of one server apart
 	dir    string // queue://: absolute
 
-	server        string // postgres://, redis://: the URL without the name
-	host          string // the same, as it may be shown
-	region, table string // dynamodb://
-	endpoint      string // dynamodb://: another address than the region's; "" = that one
+	server        string           // postgres://, redis://: the URL without the name and password=
+	host          string           // the same, as it may be shown
+	password      endpoints.Secret // postgres://, redis://: kept elsewhere; nil = it is not
+	literal       bool             // postgres://, redis://: a password stands in the address itself
+	region, table string           // dynamodb://
+	endpoint      string           // dynamodb://: another address than the region's; "" = that one
 }
 
 func (u storeURL) is(prefix string) bool { return u.scheme.prefix == prefix }
@@ -141,11 +147,15 @@ func parseQueueStore(u *storeURL) error {
 	return err
 }
 
-// parseServerStore takes the name out of a URL, and leaves the rest to the client of its server.
+// parseServerStore takes the name out of a URL, and where its password is kept, and leaves the rest
+// to the client of its server.
 func parseServerStore(u *storeURL) error {
 	at, err := url.Parse(u.scheme.prefix + u.server)
 	if err != nil || at.Host == "" {
 		return fmt.Errorf("the URL behind %s names no host or cannot be read", u.scheme.prefix)
+	}
+	if u.password, u.literal, err = takePassword(at); err != nil {
+		return err
 	}
 	query := at.Query()
 	u.name = query.Get("name")
@@ -153,6 +163,58 @@ func parseServerStore(u *storeURL) error {
 	at.RawQuery = query.Encode()
 	u.server, u.host = at.String(), at.Host+at.Path
 	return ackwise.ValidateName("name", u.name)
+}
+
+// takePassword takes password=env:NAME or password=file:PATH out of the URL of a server, and
+// returns what reads it there; nil where the URL does not say so. literal says that a password
+// stands in the URL itself, where the server's client finds it. No error shows one.
+func takePassword(at *url.URL) (kept endpoints.Secret, literal bool, err error) {
+	query, err := url.ParseQuery(at.RawQuery)
+	if err != nil {
+		return nil, false, errors.New("an option behind ? is not NAME=VALUE, well encoded")
+	}
+	if at.User != nil {
+		before, _ := at.User.Password()
+		literal = before != ""
+	}
+	given := query["password"]
+	switch {
+	case len(given) == 0:
+		return nil, literal, nil
+	case len(given) > 1:
+		return nil, false, errors.New("the option password stands twice")
+	}
+	kind, _, _ := strings.Cut(given[0], ":")
+	switch {
+	case kind != "env" && kind != "file" && at.Scheme != "redis":
+		return nil, literal || given[0] != "", nil // Postgres knows such an option itself
+	case literal:
+		return nil, false, errors.New("a password stands before the host, and the option password " +
+			"names another one: leave one of them out")
+	}
+	e, err := endpoints.Parse(at.Scheme + "://?password=" + url.QueryEscape(given[0]))
+	if err != nil {
+		return nil, false, err
+	}
+	if kept = e.Secret("password"); kept == nil {
+		return nil, false, errors.New("the option password holds no secret itself: it is env:NAME " +
+			"or file:PATH")
+	}
+	query.Del("password")
+	at.RawQuery = query.Encode()
+	return kept, false, nil
+}
+
+// beforeConnect has a pool of Postgres read its password for each connection. nil = there is
+// nothing to read.
+func beforeConnect(password endpoints.Secret) func(context.Context, *pgx.ConnConfig) error {
+	if password == nil {
+		return nil
+	}
+	return func(ctx context.Context, c *pgx.ConnConfig) (err error) {
+		c.Password, err = password(ctx)
+		return err
+	}
 }
 
 func parseDynamoStore(u *storeURL) error {

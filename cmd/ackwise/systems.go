@@ -102,7 +102,7 @@ func system(prefix, form string, source *side[ackwise.Source],
 }
 
 func openRemote(r *runner, f *flow) (*inlet, error) {
-	s, err := reach.Within(r.a.ctx, r.patience(),
+	s, err := reach.Within(f.opens, r.patience(),
 		func(ctx context.Context) (ackwise.Source, error) {
 			return f.cfg.from.remote.source(ctx, opening{create: f.cfg.Create, log: r.log})
 		})
@@ -113,7 +113,7 @@ func openRemote(r *runner, f *flow) (*inlet, error) {
 	in.lag, _ = s.(lagging)
 	if r.untilEmpty {
 		in.quiet = &quietSource{Source: in.source, quiet: quietFor, lag: in.lag,
-			armed: make(chan struct{})}
+			armed: make(chan struct{}), log: r.log.With("pipeline", f.cfg.Name)}
 		in.source = in.quiet
 	}
 	return in, nil
@@ -134,7 +134,7 @@ func openRemoteSink(r *runner, p *pipelineConfig, e endpoint, _ file.SinkOptions
 		}
 		return s, nil
 	}
-	s, err := r.openSink(p.Name, open)
+	s, err := r.openSink(p, open)
 	if err != nil {
 		return outlet{}, err
 	}
@@ -183,6 +183,8 @@ type quietSource struct {
 	quiet time.Duration
 	lag   lagging // nil = it does not say
 	armed chan struct{}
+	log   *slog.Logger
+	said  string // the last error of the lag; belongs to the one Receive that runs at a time
 }
 
 // Receive receives, or ends.
@@ -229,5 +231,10 @@ func (s *quietSource) more(ctx context.Context) bool {
 	ctx, cancel := context.WithTimeout(ctx, lagPatience)
 	defer cancel()
 	records, _, err := s.lag.Lag(ctx)
+	if err != nil && ctx.Err() == nil && err.Error() != s.said {
+		s.said = err.Error()
+		s.log.Warn("a source is quiet, and does not count as drained: its lag is not known",
+			"error", err)
+	}
 	return err != nil || records > 0
 }

@@ -70,7 +70,10 @@ func systems() []scheme {
 			adapter(sqs.ParseSource, sqs.OpenSource,
 				func(o *sqs.SourceOptions, w opening) { o.Create = o.Create || w.create }),
 			adapter(sqs.ParseSink, sqs.OpenSink,
-				func(o *sqs.SinkOptions, w opening) { o.Create = o.Create || w.create })),
+				func(o *sqs.SinkOptions, w opening) {
+					o.Create, o.Logger = o.Create || w.create, w.log
+					o.DeadLetters = o.DeadLetters || w.dead
+				})),
 		system("sns://", "sns://REGION/TOPIC", nil,
 			adapter(sns.ParseSink, sns.OpenSink,
 				func(o *sns.SinkOptions, w opening) { o.Create = o.Create || w.create })),
@@ -160,11 +163,11 @@ func openQueueStore(ctx context.Context, u storeURL, o storeOptions) (idempotenc
 
 func openPostgresStore(ctx context.Context, u storeURL, o storeOptions) (idempotency.Store, error) {
 	return pgstore.OpenURL(ctx, u.server, pgstore.Options{Name: u.name, Window: o.window,
-		MaxKeys: o.maxKeys})
+		MaxKeys: o.maxKeys, Password: u.password})
 }
 
 func openRedisStore(ctx context.Context, u storeURL, o storeOptions) (idempotency.Store, error) {
-	c, err := redisClient(u)
+	c, err := redisClient(ctx, u)
 	if err != nil {
 		return nil, err
 	}
@@ -173,10 +176,20 @@ func openRedisStore(ctx context.Context, u storeURL, o storeOptions) (idempotenc
 	return opened(s, err, c.Close)
 }
 
-func redisClient(u storeURL) (*redis.Client, error) {
+func redisClient(ctx context.Context, u storeURL) (*redis.Client, error) {
 	o, err := redis.ParseURL(u.server)
 	if err != nil {
 		return nil, errors.New("the URL has a part that Redis does not know")
+	}
+	if u.password != nil {
+		if _, err := u.password(ctx); err != nil { // whether or not the server answers
+			return nil, err
+		}
+		user := o.Username
+		o.CredentialsProviderContext = func(ctx context.Context) (string, string, error) {
+			password, err := u.password(ctx)
+			return user, password, err
+		}
 	}
 	o.ContextTimeoutEnabled = true
 	logging.Disable() // what fails is in the errors of the calls

@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"strings"
+	"syscall"
 )
 
 // Passes reports whether an error of opening is the network's or the server's own, and so may pass
@@ -21,6 +22,9 @@ func Passes(err error) bool {
 		Service() string
 	}](err); ok && asked.Service() == "ec2imds" {
 		return false // the last place where credentials of AWS are looked for, and none are there
+	}
+	if busy(err) {
+		return true
 	}
 	if coded, ok := errors.AsType[interface {
 		error
@@ -44,6 +48,35 @@ func Passes(err error) bool {
 	}
 	return errors.Is(err, context.DeadlineExceeded) || errors.Is(err, io.EOF) ||
 		errors.Is(err, io.ErrUnexpectedEOF)
+}
+
+// busy reports whether a database answers that it is not there yet, or not for so many: Postgres in
+// the classes 08, 53 and 57P of SQLSTATE (appendix A of its manual), Redis by the first word of its
+// answer.
+func busy(err error) bool {
+	if state, ok := errors.AsType[interface {
+		error
+		SQLState() string
+	}](err); ok {
+		class := state.SQLState()
+		return strings.HasPrefix(class, "08") || strings.HasPrefix(class, "53") ||
+			strings.HasPrefix(class, "57P")
+	}
+	if answer, ok := errors.AsType[interface {
+		error
+		RedisError()
+	}](err); ok {
+		word, _, _ := strings.Cut(answer.Error(), " ")
+		return word == "LOADING" || word == "TRYAGAIN" || word == "CLUSTERDOWN" || word == "MASTERDOWN"
+	}
+	return false
+}
+
+// Cut reports whether the other side has ended the connection. A system that goes away does that,
+// and one that wants a login or TLS.
+func Cut(err error) bool {
+	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) ||
+		errors.Is(err, syscall.ECONNRESET)
 }
 
 // Throttled reports whether a service of AWS says by an error's code that there are too many

@@ -43,6 +43,17 @@ func (r refusal) Error() string       { return r.code }
 func (r refusal) HTTPStatusCode() int { return r.status }
 func (r refusal) ErrorCode() string   { return r.code }
 
+// state is an answer of Postgres, and word one of Redis.
+type (
+	state string
+	word  string
+)
+
+func (s state) Error() string    { return string(s) }
+func (s state) SQLState() string { return string(s) }
+func (w word) Error() string     { return string(w) }
+func (w word) RedisError()       {}
+
 func TestPasses(t *testing.T) {
 	refused := &net.OpError{Op: "dial", Err: syscall.ECONNREFUSED}
 	for name, c := range map[string]struct {
@@ -58,6 +69,12 @@ func TestPasses(t *testing.T) {
 		"too many requests":                 {answered{429, nil}, true},
 		"throttled":                         {refusal{400, "Throttling"}, true},
 		"throttled, and named in full":      {refusal{403, "AWS.SQS.RequestThrottled"}, true},
+		"Postgres starts":                   {fmt.Errorf("check: %w", state("57P03")), true},
+		"Postgres has no room":              {state("53300"), true},
+		"no such database":                  {state("3D000"), false},
+		"no such user":                      {state("28P01"), false},
+		"Redis loads":                       {word("LOADING Redis is loading the dataset"), true},
+		"Redis wants a login":               {word("NOAUTH Authentication required."), false},
 		"another code":                      {refusal{400, "ValidationException"}, false},
 		"a name server that fails":          {&net.DNSError{IsTemporary: true}, true},
 		"no such host":                      {&net.OpError{Err: &net.DNSError{IsNotFound: true}}, false},

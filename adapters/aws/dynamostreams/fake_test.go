@@ -38,6 +38,12 @@ type fake struct {
 	hidden     int
 	noIterator int // how many answers lack their iterator
 	more       int // tables that ListTables names before the others
+	// makes is how long a table takes to be made, and its stream to be enabled. Until then a table
+	// answers all but its description as if it were not there.
+	makes time.Duration
+	// behind is how long a new table and a new stream are not described: descriptions are eventually
+	// consistent.
+	behind time.Duration
 }
 
 // faultKind is what becomes of one call.
@@ -72,6 +78,9 @@ type fakeTable struct {
 	hash, sort string
 	stream     bool
 	items      map[string]attributes
+	// made and enabled are when it is ready, and its stream; deleted is when it is gone. The zero time
+	// of the last is never.
+	made, enabled, deleted time.Time
 }
 
 const space = 1 << 16
@@ -282,21 +291,11 @@ func (f *fake) answer(operation string, q *request, kind faultKind) (any, error)
 	case "ListTables":
 		return f.list(q), nil
 	}
-	t := f.tables[q.TableName]
-	if operation == "CreateTable" && t == nil {
-		f.tables[q.TableName] = &fakeTable{hash: "reader", sort: "shard",
-			items: map[string]attributes{}}
-		return map[string]any{}, nil
-	}
+	t, answer, err := f.table(operation, q)
 	if t == nil {
-		return nil, refuse("ResourceNotFoundException")
+		return answer, err
 	}
 	switch operation {
-	case "DescribeTable":
-		return map[string]any{"Table": f.describe(t, q.TableName)}, nil
-	case "UpdateTable":
-		t.stream = true
-		return map[string]any{}, nil
 	case "Query":
 		return f.query(t, q)
 	case "PutItem":
@@ -321,8 +320,65 @@ func (f *fake) answer(operation string, q *request, kind faultKind) (any, error)
 	return nil, errors.New("the fake has no " + operation)
 }
 
+// table answers what is about a table, and returns it for what is about its items.
+func (f *fake) table(operation string, q *request) (*fakeTable, any, error) {
+	t := f.tables[q.TableName]
+	if t != nil && !t.deleted.IsZero() && !time.Now().Before(t.deleted) {
+		delete(f.tables, q.TableName)
+		t = nil
+	}
+	state := "not there"
+	if t != nil {
+		state = t.state()
+	}
+	switch operation {
+	case "CreateTable":
+		if t != nil {
+			return nil, nil, refuse("ResourceInUseException")
+		}
+		f.tables[q.TableName] = &fakeTable{hash: "reader", sort: "shard",
+			items: map[string]attributes{}, made: time.Now().Add(f.makes)}
+		return nil, map[string]any{}, nil
+	case "DescribeTable":
+		f.fired["described as "+state]++
+		if t == nil || f.behind > 0 && time.Until(t.made) > f.makes-f.behind {
+			return nil, nil, refuse("ResourceNotFoundException")
+		}
+		return nil, map[string]any{"Table": f.describe(t, q.TableName)}, nil
+	case "UpdateTable":
+		switch {
+		case t == nil:
+			return nil, nil, refuse("ResourceNotFoundException")
+		case state != "ACTIVE":
+			f.fired["busy"]++
+			return nil, nil, refuse("ResourceInUseException")
+		case t.stream:
+			f.fired["enabled before"]++
+			return nil, nil, errors.New("the table has an enabled stream already")
+		}
+		t.stream, t.enabled = true, time.Now().Add(f.makes)
+		return nil, map[string]any{}, nil
+	}
+	if state != "ACTIVE" && state != "UPDATING" {
+		return nil, nil, refuse("ResourceNotFoundException")
+	}
+	return t, nil, nil
+}
+
+func (t *fakeTable) state() string {
+	switch now := time.Now(); {
+	case now.Before(t.deleted):
+		return "DELETING"
+	case now.Before(t.made):
+		return "CREATING"
+	case now.Before(t.enabled):
+		return "UPDATING"
+	}
+	return "ACTIVE"
+}
+
 func (f *fake) describe(t *fakeTable, name string) map[string]any {
-	d := map[string]any{"TableName": name, "TableStatus": "ACTIVE"}
+	d := map[string]any{"TableName": name, "TableStatus": t.state()}
 	schema := []map[string]string{{"AttributeName": t.hash, "KeyType": "HASH"}}
 	if t.sort != "" {
 		schema = append(schema, map[string]string{"AttributeName": t.sort, "KeyType": "RANGE"})
@@ -459,6 +515,19 @@ func (t *fakeTable) update(q *request) (any, error) {
 func (f *fake) streamCall(operation string, q *request) (any, error) {
 	if operation != "GetRecords" && q.StreamArn != f.arn {
 		return nil, refuse("ResourceNotFoundException")
+	}
+	left := time.Duration(0) // until the stream is enabled
+	if t := f.tables["orders"]; t != nil {
+		left = time.Until(t.enabled)
+	}
+	switch {
+	case operation == "DescribeStream" && f.behind > 0 && left > f.makes-f.behind:
+		f.fired["the stream is not there"]++
+		return nil, refuse("ResourceNotFoundException")
+	case operation == "DescribeStream" && left > 0:
+		f.fired["the stream is ENABLING"]++
+		return map[string]any{"StreamDescription": map[string]any{"StreamArn": f.arn,
+			"Shards": []any{}, "StreamStatus": "ENABLING", "StreamViewType": f.view}}, nil
 	}
 	switch operation {
 	case "DescribeStream":

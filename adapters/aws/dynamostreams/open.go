@@ -22,7 +22,6 @@ import (
 	"github.com/ackwise/ackwise/adapters/aws/internal/awsconn"
 	"github.com/ackwise/ackwise/deliver/logsource"
 	"github.com/ackwise/ackwise/internal/nearest"
-	"github.com/ackwise/ackwise/internal/pause"
 )
 
 // newestMargin is how far this machine's clock may be ahead of DynamoDB's when a group begins with
@@ -174,21 +173,11 @@ func (l *stream) findStream(ctx context.Context) error {
 		}
 		l.arn = arn
 	}
-	c, cancel := context.WithTimeout(ctx, l.rows.timeout)
-	defer cancel()
-	out, err := l.streams.DescribeStream(c, &dynamodbstreams.DescribeStreamInput{
-		StreamArn: &l.arn, Limit: aws.Int32(1)})
-	var missing *streamtypes.ResourceNotFoundException
+	about, err := await(ctx, "the stream "+l.arn, l.describeStream)
 	switch {
-	case errors.As(err, &missing):
-		return &ackwise.HintError{Err: &ackwise.NotFoundError{Kind: "stream", Name: l.arn},
-			Hint: "A stream that was disabled is gone after 24 hours."}
-	case err == nil && out.StreamDescription == nil:
-		err = awsconn.ErrEmpty
-		fallthrough
 	case err != nil:
-		return l.explain(err, "dynamodb:DescribeStream", "the stream "+l.arn)
-	case out.StreamDescription.StreamViewType == streamtypes.StreamViewTypeKeysOnly && !l.o.KeysOnly:
+		return err
+	case about.StreamViewType == streamtypes.StreamViewTypeKeysOnly && !l.o.KeysOnly:
 		return &ackwise.HintError{Err: errors.New("its stream has the view KEYS_ONLY: changes come " +
 			"without images"), Hint: "Say keys_only=true if keys are enough. Else disable the stream and " +
 			"enable it with the view NEW_AND_OLD_IMAGES: the view of a stream cannot be changed."}
@@ -196,9 +185,44 @@ func (l *stream) findStream(ctx context.Context) error {
 	return nil
 }
 
+// describeStream says what the stream is like, and its state while it is not ready: one that the
+// table names was enabled just now where it is not there.
+func (l *stream) describeStream(ctx context.Context) (*streamtypes.StreamDescription, string,
+	error) {
+	ctx, cancel := context.WithTimeout(ctx, l.rows.timeout)
+	defer cancel()
+	out, err := l.streams.DescribeStream(ctx, &dynamodbstreams.DescribeStreamInput{
+		StreamArn: &l.arn, Limit: aws.Int32(1)})
+	_, missing := errors.AsType[*streamtypes.ResourceNotFoundException](err)
+	switch {
+	case missing && l.o.Stream == "":
+		return nil, "not there yet", nil
+	case missing:
+		return nil, "", &ackwise.HintError{Err: &ackwise.NotFoundError{Kind: "stream", Name: l.arn},
+			Hint: "A stream that was disabled is gone after 24 hours."}
+	case err == nil && out.StreamDescription == nil:
+		err = awsconn.ErrEmpty
+	}
+	if err != nil {
+		return nil, "", l.explain(err, "dynamodb:DescribeStream", "the stream "+l.arn)
+	}
+	if s := out.StreamDescription.StreamStatus; s == streamtypes.StreamStatusEnabling {
+		return nil, string(s), nil
+	}
+	return out.StreamDescription, "", nil
+}
+
 // latest returns the ARN of the table's stream, which must be enabled.
 func (l *stream) latest(ctx context.Context) (string, error) {
-	table, err := l.describe(ctx, l.o.Table)
+	// A table that is made, and one that is changed, takes no change. The stream of any other can be
+	// read, even while the table is deleted.
+	table, err := l.awaitTable(ctx, l.o.Table, func(t *types.TableDescription) string {
+		made := t.TableStatus == types.TableStatusCreating
+		if made || t.TableStatus == types.TableStatusUpdating && l.o.Create && !enabled(t) {
+			return string(t.TableStatus)
+		}
+		return ""
+	})
 	if err != nil {
 		return "", err
 	}
@@ -211,19 +235,37 @@ func (l *stream) latest(ctx context.Context) (string, error) {
 				" --stream-specification StreamEnabled=true,StreamViewType=NEW_AND_OLD_IMAGES - or " +
 				"say create=true. Changes that were made before are in no stream."}
 	}
-	c, cancel := l.rows.call(ctx)
-	defer cancel()
-	_, err = l.rows.api.UpdateTable(c, &dynamodb.UpdateTableInput{TableName: &l.o.Table,
-		StreamSpecification: &types.StreamSpecification{StreamEnabled: aws.Bool(true),
-			StreamViewType: types.StreamViewTypeNewAndOldImages}})
-	if err != nil {
-		return "", l.explain(err, "dynamodb:UpdateTable", "the table "+l.o.Table)
+	if err := l.enable(ctx); err != nil {
+		return "", err
 	}
-	table, err = l.await(ctx, l.o.Table, enabled)
+	table, err = l.awaitTable(ctx, l.o.Table, func(t *types.TableDescription) string {
+		if enabled(t) {
+			return ""
+		}
+		return string(t.TableStatus) + " and has no stream yet"
+	})
 	if err != nil {
 		return "", err
 	}
 	return aws.ToString(table.LatestStreamArn), nil
+}
+
+// enable enables the table's stream. Another member may be faster.
+func (l *stream) enable(ctx context.Context) error {
+	c, cancel := l.rows.call(ctx)
+	defer cancel()
+	_, err := l.rows.api.UpdateTable(c, &dynamodb.UpdateTableInput{TableName: &l.o.Table,
+		StreamSpecification: &types.StreamSpecification{StreamEnabled: aws.Bool(true),
+			StreamViewType: types.StreamViewTypeNewAndOldImages}})
+	if _, busy := errors.AsType[*types.ResourceInUseException](err); busy {
+		return nil // somebody changes the table just now
+	}
+	if isInvalid(err) { // also where it has a stream
+		if table, again := l.describe(ctx, l.o.Table); again == nil && enabled(table) {
+			return nil
+		}
+	}
+	return l.explain(err, "dynamodb:UpdateTable", "the table "+l.o.Table)
 }
 
 func enabled(t *types.TableDescription) bool {
@@ -231,17 +273,14 @@ func enabled(t *types.TableDescription) bool {
 		t.LatestStreamArn != nil
 }
 
-// findLeases checks the table of the leases.
+// findLeases checks the table of the leases, which somebody may be making just now.
 func (l *stream) findLeases(ctx context.Context) error {
-	table, err := l.describe(ctx, l.o.Leases)
-	var missing *ackwise.NotFoundError
-	if errors.As(err, &missing) && l.o.Create {
+	table, err := l.awaitTable(ctx, l.o.Leases, closed)
+	if isMissing(err) && l.o.Create {
 		if err := l.createLeases(ctx); err != nil {
 			return err
 		}
-		table, err = l.await(ctx, l.o.Leases, func(t *types.TableDescription) bool {
-			return t.TableStatus == types.TableStatusActive
-		})
+		table, err = l.awaitMade(ctx, l.o.Leases)
 	}
 	if err != nil {
 		return err
@@ -330,26 +369,6 @@ func (l *stream) tables(ctx context.Context) (names []string) {
 
 // callPatience bounds one call, with the client's own repetitions.
 const callPatience = 10 * time.Second
-
-// awaitPatience is how long a table may take to be as it should be.
-const awaitPatience = 2 * time.Minute
-
-// await asks until a table is as it should be.
-func (l *stream) await(ctx context.Context, table string,
-	so func(*types.TableDescription) bool) (*types.TableDescription, error) {
-	ctx, cancel := context.WithTimeoutCause(ctx, awaitPatience,
-		fmt.Errorf("it is not ready after %s", awaitPatience))
-	defer cancel()
-	for {
-		t, err := l.describe(ctx, table)
-		if err != nil || so(t) {
-			return t, err
-		}
-		if !pause.For(ctx, 500*time.Millisecond) {
-			return nil, fmt.Errorf("wait for table %s: %w", table, context.Cause(ctx))
-		}
-	}
-}
 
 // teller passes on what happened, one at a time.
 type teller struct{ mu sync.Mutex } // guards the order of calls

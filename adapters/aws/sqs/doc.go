@@ -27,5 +27,5 @@
 // Beside the two: KeepForward copies letters of a dead-letter queue before they expire, StartMove,
 // ListMoves and CancelMove are the service's own move tasks. How messages become attributes is told
 // in adapters/aws/internal/attr and docs/systems/sqs.md. It changes no queue: the first Create
-// makes one with the service's defaults. See ExampleOpenSource.
+// makes one with the service's defaults, and keeps dead letters for 14 days. See ExampleOpenSource.
 package sqs

@@ -293,6 +293,11 @@ func (f *fake) create(in *fakeRequest) (any, error) {
 		}
 		return map[string]any{"QueueUrl": f.url(name)}, nil
 	}
+	if keep := in.Attributes["MessageRetentionPeriod"]; keep != "" {
+		if n, err := strconv.Atoi(keep); err != nil || n < 60 || n > 1209600 {
+			return nil, refuse("InvalidAttributeValue", "MessageRetentionPeriod %s", keep)
+		}
+	}
 	fifo := in.Attributes["FifoQueue"] == "true"
 	if fifo != strings.HasSuffix(name, ".fifo") {
 		return nil, refuse("InvalidParameterValue", "the name of a FIFO queue ends in .fifo")

@@ -80,21 +80,21 @@ func KeepForward(ctx context.Context, o ForwardOptions) (ForwardReport, error) {
 	if err := o.validate(); err != nil {
 		return ForwardReport{}, fmt.Errorf("keep letters: %w", err)
 	}
-	from, err := openQueue(ctx, o.From, 0)
+	from, err := openQueue(ctx, o.From, settings{})
 	if err != nil {
 		return ForwardReport{}, fmt.Errorf("keep letters: %w", err)
 	}
-	to, err := openQueue(ctx, o.To, 0)
+	to, err := openQueue(ctx, o.To, settings{})
 	if err != nil {
 		return ForwardReport{}, fmt.Errorf("keep letters: %w", err)
 	}
-	before := cmp.Or(o.Before, from.retention/2)
-	if before >= from.retention {
+	before := cmp.Or(o.Before, from.keeps()/2)
+	if before >= from.keeps() {
 		return ForwardReport{}, fmt.Errorf("keep letters: %w", &ackwise.InvalidError{Field: "Before",
 			Value: before.String(), Reason: fmt.Sprintf("the queue keeps letters for %s: each would be "+
-				"copied again at once", from.retention)})
+				"copied again at once", from.keeps())})
 	}
-	f := &forward{from: from, to: to, o: o, age: from.retention - before,
+	f := &forward{from: from, to: to, o: o, age: from.keeps() - before,
 		settle: &source{q: from, lease: o.Hold}, groups: map[string]bool{}, copies: map[string]bool{}}
 	err = f.run(ctx)
 	f.giveBack()

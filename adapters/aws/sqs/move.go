@@ -83,7 +83,7 @@ func openMoves(ctx context.Context, o Queue) (*queue, error) {
 	if err := o.validate(); err != nil {
 		return nil, fmt.Errorf("move letters: %w", err)
 	}
-	q, err := openQueue(ctx, o, 0)
+	q, err := openQueue(ctx, o, settings{})
 	if err != nil {
 		return nil, fmt.Errorf("move letters: %w", err)
 	}

@@ -1,8 +1,10 @@
 package sqs
 
 import (
+	"bytes"
 	"errors"
 	"io"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"reflect"
@@ -33,8 +35,8 @@ func TestParse(t *testing.T) {
 	if err != nil || !reflect.DeepEqual(got, want) {
 		t.Errorf("got %+v, %v", got, err)
 	}
-	sink, err := ParseSink("sqs://us-gov-west-1/orders?calls=2")
-	if err != nil || sink.Name != "orders" || sink.Calls != 2 {
+	sink, err := ParseSink("sqs://us-gov-west-1/orders?calls=2&dead-letters=true")
+	if err != nil || sink.Name != "orders" || sink.Calls != 2 || !sink.DeadLetters {
 		t.Errorf("got %+v, %v", sink, err)
 	}
 	for text, wants := range map[string][]string{
@@ -118,6 +120,80 @@ func TestCreate(t *testing.T) {
 	// Another process makes it meanwhile, with another lease.
 	f.fail(fakeFault{action: "GetQueueUrl", times: 1, code: "QueueDoesNotExist"})
 	openTestSource(t, f, "made.fifo", "&create=true&lease=55s")
+}
+
+// openLetters opens a queue as a store of dead letters, and returns what its logger was told.
+func openLetters(t *testing.T, f *fake, name string, change func(*SinkOptions)) (*sink, string) {
+	t.Helper()
+	o, err := ParseSink(address(f.URL, name, "&dead-letters=true"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var told bytes.Buffer
+	o.Logger = slog.New(slog.NewTextHandler(&told, nil))
+	if change != nil {
+		change(&o)
+	}
+	s, err := OpenSink(t.Context(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s.(*sink), told.String()
+}
+
+// A queue that is made for dead letters keeps them as long as the service can. One that is there is
+// left as it is, and told where it keeps them for less.
+func TestQueueOfDeadLetters(t *testing.T) {
+	t.Parallel()
+	f := newFake(t)
+	create := func(o *SinkOptions) { o.Create = true }
+	for _, name := range []string{"dead", "dead.fifo"} {
+		s, told := openLetters(t, f, name, create)
+		if got := f.queues[name].attributes["MessageRetentionPeriod"]; got != "1209600" || told != "" ||
+			s.q.retention != 14*24*time.Hour {
+			t.Errorf("%s is made with the retention %q, and told is %q", name, got, told)
+		}
+		short := "short-" + name
+		openTestSink(t, f, short, "&create=true") // for messages
+		if got, ok := f.queues[short].attributes["MessageRetentionPeriod"]; ok {
+			t.Errorf("%s is made with the retention %q", short, got)
+		}
+		_, told = openLetters(t, f, short, create)
+		for _, want := range []string{"level=WARN", "queue=" + short, "after=96h0m0s", "1209600",
+			"renew"} {
+			if !strings.Contains(told, want) {
+				t.Errorf("%s: told is %q, without %q", short, told, want)
+			}
+		}
+		if strings.Count(told, "\n") != 1 || f.queues[short].attributes["MessageRetentionPeriod"] != "" {
+			t.Errorf("%s: told is %q, and its attributes are %v", short, told, f.queues[short].attributes)
+		}
+		// It is no store of dead letters, or nobody listens.
+		none := func(o *SinkOptions) { o.DeadLetters = false }
+		if _, told := openLetters(t, f, short, none); told != "" {
+			t.Errorf("a queue of messages: %s", told)
+		}
+		openLetters(t, f, short, func(o *SinkOptions) { o.Logger = nil })
+	}
+}
+
+// Another process makes the queue meanwhile, and keeps letters for less: it is told all the same. A
+// server that does not say how long it keeps them is not spoken for.
+func TestQueueOfDeadLettersOfAnother(t *testing.T) {
+	t.Parallel()
+	f := newFake(t)
+	openTestSink(t, f, "dead", "&create=true")
+	f.fail(fakeFault{action: "GetQueueUrl", times: 1, code: "QueueDoesNotExist"})
+	_, told := openLetters(t, f, "dead", func(o *SinkOptions) { o.Create = true })
+	if !strings.Contains(told, "after=96h0m0s") {
+		t.Errorf("told is %q", told)
+	}
+	f.mu.Lock()
+	f.queues["dead"].attributes["MessageRetentionPeriod"] = ""
+	f.mu.Unlock()
+	if s, told := openLetters(t, f, "dead", nil); told != "" || s.q.keeps() != 4*24*time.Hour {
+		t.Errorf("told is %q", told)
+	}
 }
 
 func TestOpenWithoutServer(t *testing.T) {

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"log/slog"
 	"strings"
 	"time"
 
@@ -27,8 +28,8 @@ type Queue struct {
 	Endpoint string
 	// Credentials are who signs. Default: the first that the default chain finds.
 	Credentials aws.CredentialsProvider
-	// Create makes the queue where it is missing, with the service's defaults. Default: false, a
-	// missing queue is an error.
+	// Create makes the queue where it is missing, with the service's defaults unless an option says
+	// otherwise. Default: false, a missing queue is an error.
 	Create bool
 }
 
@@ -78,6 +79,11 @@ type SinkOptions struct {
 	Queue
 	// Calls is how many calls of one Publish may run at once. Default: 4.
 	Calls int
+	// DeadLetters says that the queue keeps dead letters: one that Create makes keeps them for 14
+	// days, the service's most, and Logger is told of one that keeps them for less. Default: false.
+	DeadLetters bool
+	// Logger is told, once at the opening, what of the queue a person should know. Default: none.
+	Logger *slog.Logger
 }
 
 func (o SourceOptions) withDefaults() SourceOptions {
@@ -182,8 +188,9 @@ func ParseSink(text string) (SinkOptions, error) {
 	if err != nil {
 		return SinkOptions{}, fmt.Errorf("read the address of a queue: %w", err)
 	}
-	o := SinkOptions{Queue: parseQueue(e), Calls: e.Int("calls", 0, 1, 100)}
-	return o, finish(e, o.Queue, formOfURL+"&calls=…")
+	o := SinkOptions{Queue: parseQueue(e), Calls: e.Int("calls", 0, 1, 100),
+		DeadLetters: e.Bool("dead-letters")}
+	return o, finish(e, o.Queue, formOfURL+"&calls=…&dead-letters=true")
 }
 
 func parseQueue(e *endpoint.Endpoint) Queue {

@@ -1,6 +1,7 @@
 package sqs
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -27,8 +28,8 @@ type queue struct {
 	url       string
 	arn       string
 	lease     time.Duration // its visibility timeout
-	retention time.Duration
-	maxBytes  int // of a message
+	retention time.Duration // 0 = it does not say
+	maxBytes  int           // of a message
 	// maxReceives is how often SQS hands a message out before it moves it to a queue of dead letters;
 	// 0 = it moves none.
 	maxReceives int
@@ -37,8 +38,18 @@ type queue struct {
 // callPatience is how long one call may take, apart from polls.
 const callPatience = 20 * time.Second
 
+// A queue keeps messages for defaultRetention unless it is told otherwise, and for maxRetention at
+// most.
+const (
+	defaultRetention = 4 * 24 * time.Hour
+	maxRetention     = 14 * 24 * time.Hour
+)
+
+// settings are what a queue that is made gets beside the service's defaults. 0 = the default.
+type settings struct{ lease, retention time.Duration }
+
 // openQueue finds the queue, or makes it where it may.
-func openQueue(ctx context.Context, o Queue, lease time.Duration) (*queue, error) {
+func openQueue(ctx context.Context, o Queue, made settings) (*queue, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, callPatience,
 		fmt.Errorf("no answer within %s", callPatience))
 	defer cancel()
@@ -54,7 +65,7 @@ func openQueue(ctx context.Context, o Queue, lease time.Duration) (*queue, error
 	var gone *types.QueueDoesNotExist
 	switch {
 	case errors.As(err, &gone) && o.Create:
-		err = q.create(ctx, lease)
+		err = q.create(ctx, made)
 	case errors.As(err, &gone):
 		err = q.missing(ctx)
 	}
@@ -80,18 +91,22 @@ func (q *queue) find(ctx context.Context) error {
 	return nil
 }
 
-func (q *queue) create(ctx context.Context, lease time.Duration) error {
+func (q *queue) create(ctx context.Context, made settings) error {
 	in := &sqs.CreateQueueInput{QueueName: &q.Name, Attributes: map[string]string{}}
 	if q.fifo() {
 		in.Attributes["FifoQueue"] = "true"
 	}
-	if lease > 0 {
-		in.Attributes["VisibilityTimeout"] = strconv.Itoa(int(seconds(lease)))
+	for name, d := range map[types.QueueAttributeName]time.Duration{
+		types.QueueAttributeNameVisibilityTimeout:      made.lease,
+		types.QueueAttributeNameMessageRetentionPeriod: made.retention} {
+		if d > 0 {
+			in.Attributes[string(name)] = strconv.Itoa(int(seconds(d)))
+		}
 	}
 	out, err := q.asks.CreateQueue(ctx, in)
 	var exists *types.QueueNameExists
 	switch {
-	case errors.As(err, &exists): // another one was faster, with another lease
+	case errors.As(err, &exists): // another one was faster, with other settings
 		return q.find(ctx)
 	case err != nil:
 		return q.explain("CreateQueue", err)
@@ -138,12 +153,14 @@ func (q *queue) look(ctx context.Context) error {
 	}
 	q.arn = all[string(types.QueueAttributeNameQueueArn)]
 	q.lease = time.Duration(n(types.QueueAttributeNameVisibilityTimeout, 30)) * time.Second
-	q.retention = time.Duration(n(types.QueueAttributeNameMessageRetentionPeriod, 4*24*3600)) *
-		time.Second
+	q.retention = time.Duration(n(types.QueueAttributeNameMessageRetentionPeriod, 0)) * time.Second
 	q.maxBytes = min(n(types.QueueAttributeNameMaximumMessageSize, attr.SQSBytes), attr.SQSBytes)
 	q.maxReceives, err = maxReceives(all[string(types.QueueAttributeNameRedrivePolicy)])
 	return err
 }
+
+// keeps is how long the queue keeps a message.
+func (q *queue) keeps() time.Duration { return cmp.Or(q.retention, defaultRetention) }
 
 // maxReceives reads a redrive policy. Its count is a number, or a string that holds one.
 func maxReceives(policy string) (int, error) {

@@ -54,6 +54,25 @@ func TestRealRedrivePolicy(t *testing.T) {
 	})
 }
 
+// A queue that is made for dead letters keeps them for 14 days. ElasticMQ takes the attribute, and
+// does not say it.
+func TestRealQueueOfDeadLetters(t *testing.T) {
+	t.Parallel()
+	eachReal(t, func(t *testing.T, endpoint string) {
+		for _, name := range []string{"dead", "dead.fifo"} {
+			s, told := openLetters(t, &fake{URL: endpoint}, realQueue(name),
+				func(o *SinkOptions) { o.Create = true })
+			want := 14 * 24 * time.Hour
+			if strings.HasSuffix(t.Name(), "elasticmq") {
+				want = 0
+			}
+			if told != "" || s.q.retention != want {
+				t.Errorf("%s: the server says %s, told is %q", name, s.q.retention, told)
+			}
+		}
+	})
+}
+
 func TestRealKeepForward(t *testing.T) {
 	t.Parallel()
 	eachReal(t, func(t *testing.T, endpoint string) {
@@ -63,7 +82,7 @@ func TestRealKeepForward(t *testing.T) {
 			m := ackwise.Message{ID: "1", Key: "k", Body: []byte{0xff}, Headers: header("kind", "paid")}
 			publish(t, snk, m, ackwise.Message{ID: "2", Key: "k", Body: []byte("b")})
 			// Every letter of a second is due.
-			o := ForwardOptions{From: src.o.Queue, Before: snk.q.retention - time.Second}
+			o := ForwardOptions{From: src.o.Queue, Before: snk.q.keeps() - time.Second}
 			forwarded := 0
 			for end := time.Now().Add(30 * time.Second); forwarded < 2 && time.Now().Before(end); {
 				r := keep(t, o)

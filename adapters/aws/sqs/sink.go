@@ -37,9 +37,19 @@ func OpenSink(ctx context.Context, o SinkOptions) (ackwise.Sink, error) {
 	if err := o.validate(); err != nil {
 		return nil, fmt.Errorf("open sink: %w", err)
 	}
-	q, err := openQueue(ctx, o.Queue, 0)
+	var made settings
+	if o.DeadLetters {
+		made.retention = maxRetention
+	}
+	q, err := openQueue(ctx, o.Queue, made)
 	if err != nil {
 		return nil, fmt.Errorf("open sink: %w", err)
+	}
+	if o.DeadLetters && o.Logger != nil && q.retention > 0 && q.retention < maxRetention {
+		o.Logger.WarnContext(ctx, "a queue deletes dead letters sooner than it could",
+			"queue", q.Name, "after", q.retention.String(), "could", maxRetention.String(),
+			"advice", fmt.Sprintf("set its MessageRetentionPeriod to %d, or copy letters forward in time "+
+				"with renew in a redrive", seconds(maxRetention)))
 	}
 	return newSink(q, o), nil
 }

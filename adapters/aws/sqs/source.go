@@ -48,7 +48,7 @@ func OpenSource(ctx context.Context, o SourceOptions) (ackwise.Source, error) {
 	if err := o.validate(); err != nil {
 		return nil, fmt.Errorf("open source: %w", err)
 	}
-	q, err := openQueue(ctx, o.Queue, o.Lease)
+	q, err := openQueue(ctx, o.Queue, settings{lease: o.Lease})
 	if err != nil {
 		return nil, fmt.Errorf("open source: %w", err)
 	}

@@ -14,7 +14,7 @@ func TestRealIdleTransactionsEnd(t *testing.T) {
 		url: "10s",
 		url + "&idle_in_transaction_session_timeout=2000": "2s",
 	} {
-		pool, err := connect(t.Context(), text)
+		pool, err := connect(t.Context(), text, nil)
 		if err != nil {
 			t.Fatal(err)
 		}

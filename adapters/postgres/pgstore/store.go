@@ -28,6 +28,9 @@ type Options struct {
 	// MaxKeys bounds the keys that are claimed or done. A full store answers ackwise.ErrFull.
 	// Default: 10,000,000.
 	MaxKeys int
+	// Password gives the password of OpenURL's connections, anew for each one, so that a changed one
+	// is found. Open has no use for it. Default: nil, what the URL or PGPASSWORD says.
+	Password func(context.Context) (string, error)
 }
 
 func (o Options) withDefaults() Options {
@@ -76,7 +79,8 @@ func Open[T any](ctx context.Context, db postgres.DB[T], o Options) (*Store, err
 	if err != nil {
 		return nil, fmt.Errorf("open dedup store %s: %w", o.Name, err)
 	}
-	keys, err := dedup.Open(ctx, conn, dedup.Options(o))
+	keys, err := dedup.Open(ctx, conn,
+		dedup.Options{Name: o.Name, Window: o.Window, MaxKeys: o.MaxKeys})
 	if err != nil {
 		return nil, err
 	}
@@ -87,7 +91,7 @@ func Open[T any](ctx context.Context, db postgres.DB[T], o Options) (*Store, err
 // The server ends transactions of its connections that stand idle for 10 s, so that a frozen
 // process keeps nobody from its keys; the URL's idle_in_transaction_session_timeout says otherwise.
 func OpenURL(ctx context.Context, url string, o Options) (*Store, error) {
-	pool, err := connect(ctx, url)
+	pool, err := connect(ctx, url, o.Password)
 	if err != nil {
 		return nil, fmt.Errorf("open dedup store %s: %w", o.Name, err)
 	}
@@ -102,7 +106,8 @@ func OpenURL(ctx context.Context, url string, o Options) (*Store, error) {
 
 // connect makes a pool, which connects when it is used. An error of the client's own about the
 // address is not told: it may hold the password.
-func connect(ctx context.Context, url string) (*pgxpool.Pool, error) {
+func connect(ctx context.Context, url string, password func(context.Context) (string, error)) (
+	*pgxpool.Pool, error) {
 	config, err := pgxpool.ParseConfig(url)
 	if err != nil {
 		return nil, &ackwise.HintError{Err: errors.New("the URL of the database cannot be read"),
@@ -111,6 +116,12 @@ func connect(ctx context.Context, url string) (*pgxpool.Pool, error) {
 	if config.ConnConfig.RuntimeParams[idleTimeout] == "" {
 		config.AfterConnect = func(ctx context.Context, conn *pgx.Conn) error {
 			_, err := conn.Exec(ctx, "SET "+idleTimeout+" = '10s'")
+			return err
+		}
+	}
+	if password != nil {
+		config.BeforeConnect = func(ctx context.Context, conn *pgx.ConnConfig) (err error) {
+			conn.Password, err = password(ctx)
 			return err
 		}
 	}

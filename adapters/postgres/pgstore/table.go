@@ -34,7 +34,7 @@ func OpenTable[T any](ctx context.Context, db postgres.DB[T], name string) (*Tab
 // OpenTableURL is OpenTable with a pool of its own, which Close closes:
 // postgres://USER@HOST:PORT/DATABASE.
 func OpenTableURL(ctx context.Context, url, name string) (*Table, error) {
-	pool, err := connect(ctx, url)
+	pool, err := connect(ctx, url, nil)
 	if err != nil {
 		return nil, fmt.Errorf("open table %s: %w", name, err)
 	}
