@@ -34,14 +34,13 @@ func (l *log) passTrimmed(p *part, one *line, oldest string) error {
 	}
 	loss := TrimmedError{EventType: p.kind, Partition: p.name, After: string(p.pos), Before: oldest}
 	name := one.Cursor.key()
-	// Nobody has lost what nobody has begun with: where nothing is committed, only a note tells that.
-	unread := p.pos[prefixLen:] == "-1" && p.note == nil
 	switch known := l.passed[name] == loss; {
-	case known, unread:
+	case known:
 	case !l.o.SkipTrimmed:
 		return &finalError{&ackwise.HintError{Err: &loss, Hint: "Bring the target in line with what " +
-			"was to come, then start once with on_trimmed=skip, which goes on with what is left; a " +
-			"longer retention_time of the event type keeps it from happening again."}}
+			"was to come, then start with on_trimmed=skip until something behind it is settled: that " +
+			"goes on with what is left. A longer retention_time of the event type keeps it from " +
+			"happening again."}}
 	default:
 		l.tellOf(name, "trimmed", &loss)
 	}

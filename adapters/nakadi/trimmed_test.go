@@ -226,26 +226,30 @@ func TestTrimmedBehindTheCursor(t *testing.T) {
 	}
 }
 
-// TestTrimmedBeforeAnybodyRead: a new subscription has lost nothing of what went before it, and
-// nothing is said of what went before its first reader came.
+// TestTrimmedBeforeAnybodyRead: a subscription has lost what went since its place was fixed, though
+// nobody had read; and nothing of what went before it.
 func TestTrimmedBeforeAnybodyRead(t *testing.T) {
 	t.Parallel()
-	for name, committed := range map[string]int{"subscribed before": -1, "subscribed later": 3} {
+	for name, before := range map[string]bool{"subscribed before": true, "subscribed later": false} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			b := newBed(t, fake.Options{})
 			b.kind("orders", 1, nil)
 			b.oneKey(6)
-			if committed < 0 {
+			if before {
 				b.subscribe("begin")
 			}
 			b.trim(4, 4)
+			if before {
+				refused(t, b.source(begin, nil), loss(-1, 4))
+				return
+			}
 			var told losses
 			src := b.source(begin, told.watch)
 			if d := next(t, src)[0]; d.ID != "m4" {
 				t.Errorf("got %s", d.ID)
 			}
-			b.cut(committed)
+			b.cut(3)
 			if got := handle(t, src, 2); got != "m4 m5" {
 				t.Errorf("again %s", got)
 			}
@@ -254,8 +258,8 @@ func TestTrimmedBeforeAnybodyRead(t *testing.T) {
 	}
 }
 
-// TestTrimmedBeforeTheFirstSettlement: where nothing is committed yet, a note says that somebody
-// has begun; and a subscription from the end has a place of its own from the start.
+// TestTrimmedBeforeTheFirstSettlement: what was handed out and never settled may be lost too; and a
+// subscription from the end has a place of its own from the start.
 func TestTrimmedBeforeTheFirstSettlement(t *testing.T) {
 	t.Parallel()
 	t.Run("handed out", func(t *testing.T) {

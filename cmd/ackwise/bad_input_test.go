@@ -83,8 +83,8 @@ func badAddresses() []badAddress {
 			"to: it is what from reads"},
 		{"to a topic that is read", []string{"from: kafka://h/a,b?group=g", "to: kafka://h",
 			"transform: {topic: b}"}, 4, "to: it is what from reads"},
-		{"dead letters without a topic", []string{"from: sqs://eu-central-1/q", hook,
-			"dead: kafka://h"}, 5, "dead: it names no topic"},
+		{"dead letters without an event type", []string{"from: nakadi://h?subscription=x", hook,
+			"dead: nakadi://h"}, 5, "dead: it names no topic"},
 		{"linger of a process", []string{`from: "-"`, "exec: cat", "linger: 1s"}, 5, "linger has no effect"},
 	}
 }

@@ -150,3 +150,19 @@ func TestRunTargetIsWrong(t *testing.T) {
 		})
 	}
 }
+
+// TestRunAtMostOnceBesideAnother: a sink that another pipeline waits for is none for one that acks
+// first.
+func TestRunAtMostOnceBesideAnother(t *testing.T) {
+	s, to := nakadiTarget(t)
+	refuseTypes(s, 0)
+	in := threeLines(t)
+	run(t, "", "run", writeFile(t, "p.yaml", fmt.Sprintf(`pipelines:
+  - {name: waits, from: %q, to: %q, pattern: none, no_dead_letters: true}
+  - {name: first, from: %q, to: %q, pattern: none, guarantee: at-most-once}
+`, "file://"+threeLines(t), to, "file://"+in, to))).want(t, 1, `pipeline "first"`, "503")
+	if position := content(in + ".position"); strings.Contains(position, "offset") &&
+		!strings.Contains(position, `"offset":0`) {
+		t.Errorf("messages were acked: %s", position)
+	}
+}

@@ -72,7 +72,7 @@ func samePlace(from, to endpoint, topic string) bool {
 			return false
 		}
 	}
-	if !shared(strings.ToLower(one.Host), strings.ToLower(two.Host)) {
+	if !sameSystem(from, to) {
 		return false
 	}
 	read, written := strings.Join(one.Path, "/"), strings.Join(two.Path, "/")
@@ -83,6 +83,14 @@ func samePlace(from, to endpoint, topic string) bool {
 		written = cmp.Or(topic, read)
 	}
 	return read != "" && shared(read, written)
+}
+
+// sameSystem reports whether two addresses surely name one system.
+func sameSystem(a, b endpoint) bool {
+	one, err := endpoints.Parse(a.text)
+	two, err2 := endpoints.Parse(b.text)
+	return err == nil && err2 == nil && a.scheme.prefix == b.scheme.prefix &&
+		shared(strings.ToLower(one.Host), strings.ToLower(two.Host))
 }
 
 // ownTopics reports whether a sink's address names no topic: each message has its own.

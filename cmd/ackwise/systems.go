@@ -11,6 +11,7 @@ import (
 
 	"github.com/ackwise/ackwise"
 	"github.com/ackwise/ackwise/adapters/file"
+	"github.com/ackwise/ackwise/deliver"
 	"github.com/ackwise/ackwise/internal/reach"
 )
 
@@ -121,7 +122,9 @@ func openRemote(r *runner, f *flow) (*inlet, error) {
 
 func openRemoteSink(r *runner, p *pipelineConfig, e endpoint, _ file.SinkOptions) (outlet, error) {
 	// One file may publish to a place from many pipelines: they share its connections.
-	key := fmt.Sprint(p.Create, " ", e.dead, " ", e.text)
+	// One that acks first does without a sink that is opened late, see openSink.
+	first := p.Guarantee == deliver.AtMostOnce
+	key := fmt.Sprint(p.Create, " ", e.dead, " ", first, " ", e.text)
 	if s, ok := r.remotes[key]; ok {
 		return outlet{sink: s}, nil
 	}
