@@ -85,14 +85,21 @@ type meter struct {
 	name string
 
 	// last is how the handler ended that has the message now. It is told by one goroutine at a time.
-	last map[string]ackwise.Outcome
+	last map[string]ending
 
 	mu       sync.Mutex // guards inFlight
 	inFlight map[ackwise.LeaseToken]time.Time
 }
 
+// ending is how a handler ended. A message may be handled again before the loop hears that its last
+// hand-out is settled.
+type ending struct {
+	attempt int
+	outcome ackwise.Outcome
+}
+
 func newMeter(m *metrics, pipeline string) *meter {
-	t := &meter{m: m, name: pipeline, last: map[string]ackwise.Outcome{},
+	t := &meter{m: m, name: pipeline, last: map[string]ending{},
 		inFlight: map[ackwise.LeaseToken]time.Time{}}
 	m.breaker.WithLabelValues(pipeline).Set(0)
 	m.receiving.WithLabelValues(pipeline).Set(0)
@@ -110,9 +117,9 @@ func (t *meter) see(e ackwise.Event, handOuts bool) {
 	switch e.Kind {
 	case "handled":
 		t.m.handled.WithLabelValues(t.name, e.Outcome.String()).Inc()
-		t.last[e.ID] = e.Outcome
+		t.last[e.ID] = ending{e.Attempt, e.Outcome}
 	case "held":
-		if t.last[e.ID] == ackwise.OutcomeNack {
+		if t.last[e.ID].outcome == ackwise.OutcomeNack {
 			t.m.retries.WithLabelValues(t.name).Inc()
 		}
 	case "settled":
@@ -121,7 +128,7 @@ func (t *meter) see(e ackwise.Event, handOuts bool) {
 			t.m.retries.WithLabelValues(t.name).Inc()
 		}
 		if e.Outcome != ackwise.OutcomeDead { // "dead" comes behind it
-			delete(t.last, e.ID)
+			t.forget(e)
 		}
 	case "dead":
 		t.m.dead.WithLabelValues(t.name, t.why(e.ID, handOuts)).Inc()
@@ -129,7 +136,7 @@ func (t *meter) see(e ackwise.Event, handOuts bool) {
 	case "lease-lost":
 		t.m.expiries.WithLabelValues(t.name).Inc()
 	case "unsettled":
-		delete(t.last, e.ID)
+		t.forget(e)
 	case "breaker-open":
 		t.m.breaker.WithLabelValues(t.name).Set(2)
 	case "breaker-half-open":
@@ -146,10 +153,17 @@ func (t *meter) seeDedup(e ackwise.Event) {
 	}
 }
 
+// forget ends a hand-out.
+func (t *meter) forget(e ackwise.Event) {
+	if t.last[e.ID].attempt == e.Attempt {
+		delete(t.last, e.ID)
+	}
+}
+
 // why is the reason of a dead letter: one of a closed list.
 func (t *meter) why(id string, handOuts bool) string {
 	switch last, handled := t.last[id]; {
-	case handled && last == ackwise.OutcomeDead:
+	case handled && last.outcome == ackwise.OutcomeDead:
 		return "rejected"
 	case handled:
 		return "failures"

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"testing"
 	"time"
+
+	"github.com/ackwise/ackwise"
 )
 
 // shown is what the gauges of lag show; -1 = nothing.
@@ -20,6 +22,26 @@ func (m *metrics) shown(t *testing.T) string {
 		}
 	}
 	return fmt.Sprint(values["ackwise_lag_records"], " of ", values["ackwise_lag_seconds"], " s")
+}
+
+// TestReasonOfALetterThatWasQuick: a message is handled again before its settlement is heard of.
+func TestReasonOfALetterThatWasQuick(t *testing.T) {
+	meter := newMeter(newMetrics("test"), "p")
+	for _, e := range []ackwise.Event{
+		{Kind: "handled", ID: "a", Attempt: 1, Outcome: ackwise.OutcomeNack},
+		{Kind: "handled", ID: "a", Attempt: 2, Outcome: ackwise.OutcomeNack},
+		{Kind: "settled", ID: "a", Attempt: 1, Outcome: ackwise.OutcomeNack},
+	} {
+		meter.see(e, false)
+	}
+	if why := meter.why("a", false); why != "failures" {
+		t.Errorf("the reason is %s", why)
+	}
+	end := ackwise.Event{Kind: "settled", ID: "a", Attempt: 2, Outcome: ackwise.OutcomeNack}
+	meter.see(end, false)
+	if why := meter.why("a", false); why != "crashes" || len(meter.last) > 0 {
+		t.Errorf("the reason of one that was not handled since is %s", why)
+	}
 }
 
 // TestLagThatIsNotKnownIsNotShown: no old figure stands still while the lag grows.

@@ -33,8 +33,14 @@ func (r *runner) openSink(p *pipelineConfig, open func(context.Context) (ackwise
 // openInput opens what has to be there before the first message. Where the run waits, a system that
 // does not answer is no error: await asks it again.
 func (f *flow) openInput() error {
-	err := f.openStore()
+	var err error
+	if f.in == nil && f.cfg.from.remote == nil { // first: a subscription gets what comes from now on
+		err = f.openSource()
+	}
 	if err == nil {
+		err = f.openStore()
+	}
+	if err == nil && f.in == nil {
 		err = f.openSource()
 	}
 	may := f.r.waits && f.opens.Err() == nil && reach.Passes(err)

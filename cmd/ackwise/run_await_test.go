@@ -166,3 +166,28 @@ func TestRunAtMostOnceBesideAnother(t *testing.T) {
 		t.Errorf("messages were acked: %s", position)
 	}
 }
+
+// TestRunSubscribesWhileItsStoreIsAway: what another pipeline publishes meanwhile waits for the one
+// that has no store yet.
+func TestRunSubscribesWhileItsStoreIsAway(t *testing.T) {
+	dir := t.TempDir()
+	p := listening(t, "run", "--listen", "127.0.0.1:0", writeFile(t, "p.yaml", fmt.Sprintf(
+		`pipelines:
+  - {name: in, from: %q, to: %q, pattern: none, create: true, no_dead_letters: true}
+  - {name: store, from: %q, to: %q, create: true, pattern: dedup, dedup: {store: %q, again: 1h}}
+`, "file://"+threeLines(t), "queue://"+dir+"/d/orders", "queue://"+dir+"/d/orders/s",
+		"file://"+dir+"/out", "redis://127.0.0.1:1?name=n")))
+	waitFor(t, "the first pipeline has ended", func() bool {
+		_, body := p.get("/readyz", "")
+		return strings.Contains(body, "in: ended\n") && strings.Contains(body, "store: opening\n")
+	})
+	if b := auditOf(t, dir+"/d").Books; b.Accepted != 3 || b.Ready != 3 {
+		t.Errorf("the books are %+v", b)
+	}
+	if err := p.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	if err := p.Wait(); err != nil {
+		t.Error(err)
+	}
+}
