@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -184,4 +185,25 @@ func bound[T any](t testing.TB, db postgres.DB[T],
 		t.Fatal(err)
 	}
 	return h, src
+}
+
+// meeting counts calls. The first waits for the second, so that their transactions are surely open
+// at the same time.
+type meeting struct {
+	calls atomic.Int64
+	two   chan struct{}
+}
+
+func newMeeting() *meeting { return &meeting{two: make(chan struct{})} }
+
+func (m *meeting) come(ctx context.Context) {
+	switch m.calls.Add(1) {
+	case 1:
+		select {
+		case <-m.two:
+		case <-ctx.Done():
+		}
+	case 2:
+		close(m.two)
+	}
 }

@@ -154,19 +154,10 @@ func TestInboxSerializable(t *testing.T) {
 	b.exec(t, "CREATE TABLE own (id text)")
 	o := options("in")
 	o.Serializable = true
-	var calls atomic.Int64
-	two := make(chan struct{}) // the first two transactions are open at the same time
+	m := newMeeting()
 	h, _ := bound(t, postgres.PGX(b.pool),
 		func(ctx context.Context, tx pgx.Tx, d *ackwise.Delivery) error {
-			switch calls.Add(1) {
-			case 1:
-				select {
-				case <-two:
-				case <-ctx.Done():
-				}
-			case 2:
-				close(two)
-			}
+			m.come(ctx)
 			_, err := tx.Exec(ctx, "INSERT INTO own VALUES ($1)", d.ID)
 			return err
 		}, o)
@@ -191,10 +182,10 @@ func TestInboxSerializable(t *testing.T) {
 	if n != workers*each-snoozed.Load() {
 		t.Errorf("%d effects, and %d of %d were snoozed", n, snoozed.Load(), workers*each)
 	}
-	if calls.Load() == workers*each {
+	if m.calls.Load() == workers*each {
 		t.Error("no transaction was made again: the test shows nothing")
 	}
-	t.Logf("%d calls for %d messages, %d snoozed", calls.Load(), workers*each, snoozed.Load())
+	t.Logf("%d calls for %d messages, %d snoozed", m.calls.Load(), workers*each, snoozed.Load())
 }
 
 // TestInboxWithoutUpkeep: markers that cannot be tended fail no delivery.

@@ -145,19 +145,10 @@ func TestInboxRaces(t *testing.T) {
 			b := newBed(t)
 			o := options("in")
 			o.Serializable = serializable
-			var calls atomic.Int64
-			two := make(chan struct{})
+			m := newMeeting()
 			h, _ := bound(t, postgres.PGX(b.pool),
 				func(ctx context.Context, tx pgx.Tx, d *ackwise.Delivery) error {
-					switch calls.Add(1) {
-					case 1:
-						select {
-						case <-two:
-						case <-ctx.Done():
-						}
-					case 2:
-						close(two)
-					}
+					m.come(ctx)
 					return add(ctx, tx, d)
 				}, o)
 			const ids, each = 20, 6
@@ -176,9 +167,9 @@ func TestInboxRaces(t *testing.T) {
 			}
 			wg.Wait()
 			if got := b.total(t); got != ids {
-				t.Errorf("%d messages made %d effects (%d calls)", ids, got, calls.Load())
+				t.Errorf("%d messages made %d effects (%d calls)", ids, got, m.calls.Load())
 			}
-			if serializable && calls.Load() == ids {
+			if serializable && m.calls.Load() == ids {
 				t.Error("no transaction was made again: the test shows nothing")
 			}
 		})

@@ -147,7 +147,7 @@ func (p *pipelineConfig) checkDead(d *configReader) {
 			p.From)
 	case p.dead != nil && p.NoDeadLetters:
 		d.fault(p.at("no_dead_letters"), "no_dead_letters: dead says where they go")
-	case p.dead != nil && p.dead.ownTopics() && sameSystem(p.from, *p.dead):
+	case p.dead != nil && eachToItsOwn(p.from, *p.dead):
 		d.fault(p.at("dead"), "dead: it names no topic, so that a dead letter goes where its message "+
 			"came from")
 	case p.dead != nil && p.dead.is("-"):

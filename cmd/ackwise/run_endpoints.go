@@ -59,21 +59,14 @@ func (e endpoint) is(prefix string) bool { return e.scheme.prefix == prefix }
 // address names no topic; "" = each one's own. Hosts that are several name one system where one is
 // the same.
 func samePlace(from, to endpoint, topic string) bool {
-	if from.remote == nil || to.remote == nil || from.scheme.prefix != to.scheme.prefix {
-		return false
-	}
-	one, err := endpoints.Parse(from.text)
-	two, err2 := endpoints.Parse(to.text)
-	if err != nil || err2 != nil {
+	one, two, same := sameSystem(from, to)
+	if !same {
 		return false
 	}
 	for _, option := range []string{"endpoint", "account"} { // they are part of where it is
 		if one.Text(option, "") != two.Text(option, "") {
 			return false
 		}
-	}
-	if !sameSystem(from, to) {
-		return false
 	}
 	read, written := strings.Join(one.Path, "/"), strings.Join(two.Path, "/")
 	if from.is("nakadi://") {
@@ -85,12 +78,23 @@ func samePlace(from, to endpoint, topic string) bool {
 	return read != "" && shared(read, written)
 }
 
-// sameSystem reports whether two addresses surely name one system.
-func sameSystem(a, b endpoint) bool {
+// sameSystem reads two addresses, and reports whether they surely name one system that is not of
+// this machine.
+func sameSystem(a, b endpoint) (one, two *endpoints.Endpoint, same bool) {
+	if a.remote == nil || b.remote == nil || a.scheme.prefix != b.scheme.prefix {
+		return nil, nil, false
+	}
 	one, err := endpoints.Parse(a.text)
 	two, err2 := endpoints.Parse(b.text)
-	return err == nil && err2 == nil && a.scheme.prefix == b.scheme.prefix &&
+	return one, two, err == nil && err2 == nil &&
 		shared(strings.ToLower(one.Host), strings.ToLower(two.Host))
+}
+
+// eachToItsOwn reports whether messages are written back to their own topics of the system that
+// they were read from.
+func eachToItsOwn(from, to endpoint) bool {
+	_, _, same := sameSystem(from, to)
+	return same && to.ownTopics()
 }
 
 // ownTopics reports whether a sink's address names no topic: each message has its own.
